@@ -1,0 +1,1 @@
+"""Designs under test. They know torch, and nothing of ``bench``."""

@@ -1,0 +1,1 @@
+"""Parts that designs and baselines share."""

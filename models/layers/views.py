@@ -1,0 +1,62 @@
+"""What every novel-view-synthesis model does first: check the views, turn images and poses into pixels of rays.
+
+Axes: B scenes, V views (Vi input, Vt target), H x W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.layers.rays import plucker_rays
+
+IMAGE_CHANNELS = 9
+"""RGB (3), moment (3), direction (3)."""
+POSE_CHANNELS = 6
+"""Moment (3), direction (3)."""
+
+
+def input_pixels(images: Tensor, c2w: Tensor, intrinsics: Tensor) -> Tensor:
+    """Input views as the tokeniser reads them.
+
+    Args:
+        images: RGB in 0..1, [B, V, 3, H, W].
+        c2w: OpenCV camera-to-world, [B, V, 4, 4].
+        intrinsics: (fx, fy, cx, cy) in pixels, [B, V, 4].
+
+    Returns:
+        [B, V, 9, H, W] fp32: RGB scaled to -1..1, moment, direction.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    if images.ndim != 5 or images.shape[2] != 3:
+        raise ValueError(f"input_images must be [B, Vi, 3, H, W], got {list(images.shape)}")
+    check_cameras("input", c2w, intrinsics, images.shape[0])
+    if images.shape[1] != c2w.shape[1]:
+        raise ValueError(f"input_images has {images.shape[1]} views, input_c2w {c2w.shape[1]}: give one pose an image")
+    height, width = images.shape[-2:]
+    return torch.cat([images.float() * 2 - 1, plucker_rays(c2w, intrinsics, height, width)], dim=2)
+
+
+def check_cameras(name: str, c2w: Tensor, intrinsics: Tensor, scenes: int) -> None:
+    """Raise ValueError unless c2w is [scenes, V, 4, 4] and intrinsics [scenes, V, 4]; ``name``: input or target."""
+    if c2w.ndim != 4 or c2w.shape[0] != scenes or c2w.shape[2:] != (4, 4):
+        raise ValueError(f"{name}_c2w must be [{scenes}, V, 4, 4], got {list(c2w.shape)}")
+    if intrinsics.shape != (*c2w.shape[:2], 4):
+        raise ValueError(f"{name}_intrinsics must be {[*c2w.shape[:2], 4]}, got {list(intrinsics.shape)}")
+
+
+def target_pixels(c2w: Tensor, intrinsics: Tensor, like: Tensor) -> Tensor:
+    """Rays of the target views, in the scenes and at the size of the input images ``like`` [B, Vi, 3, H, W].
+
+    Args:
+        c2w: [B, V, 4, 4].
+        intrinsics: [B, V, 4].
+        like: the input images.
+
+    Returns:
+        [B, V, 6, H, W] fp32: moment, direction.
+    """
+    check_cameras("target", c2w, intrinsics, like.shape[0])
+    return plucker_rays(c2w, intrinsics, like.shape[-2], like.shape[-1])
