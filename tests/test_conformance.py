@@ -1,0 +1,224 @@
+"""Every planted fault is found by the check that is meant for it, and a healthy architecture passes all of them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench import registry
+from bench.conformance import Finding, check
+from bench.conformance.live_bytes import peak_live_bytes
+from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
+from tests import planted
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> NovelViewSynthesis:
+    config = NVSConfig(image_size=32, perceptual="none")
+    return NovelViewSynthesis(config, tmp_path_factory.mktemp("unused"))
+
+
+def failures(findings: list[Finding]) -> dict[str, str]:
+    assert all("\n" not in finding.detail and finding.detail for finding in findings), "one line each"
+    return {finding.name: finding.detail for finding in findings if not finding.passed}
+
+
+@pytest.mark.parametrize("build", [planted.TinyNVS, planted.Twin, planted.Sleeper], ids=lambda build: build.__name__)
+def test_a_healthy_architecture_passes_everything(task: NovelViewSynthesis, build: type[nn.Module]) -> None:
+    findings = check(build, task)
+    assert not failures(findings)
+    assert [finding.name for finding in findings] == [
+        "signature", "forward and loss", "inputs unchanged", "gradients", "bf16", "always finite", "targets unseen",
+        "symmetries", "samples apart", "deterministic", "seeds", "A/A tie", "state dict", "affine memory", "FLOPs",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "line"),
+    [
+        (planted.Leaker, "targets unseen", "with the targets of an earlier training step"),
+        (planted.NoEpsilon, "always finite", "is not finite on black images"),
+        (planted.NanAfter, "always finite", "output 'images' is not finite on random batch 5"),
+        (planted.Narrow, "bf16", "is not finite under bf16 autocast"),
+        (planted.Hoarder, "affine memory", "memory is not affine in the batch"),
+        (planted.Liar, "FLOPs", "mend the model's flops"),
+        (planted.Silent, "FLOPs", r"flops\(\) is missing: write flops\(self, batch\) -> int"),
+        (planted.Idler, "gradients", "no gradient reaches idle.bias, idle.weight: use the weight, or name it"),
+        (planted.Boaster, "gradients", "names paint.bias, which does get a gradient"),
+        (planted.Mixer, "samples apart", "change by .* with the rest of its batch"),
+        (planted.OrderSeer, "symmetries", "order of the input views must not matter"),
+        (planted.Scribbler, "inputs unchanged", "forward changes input_images in place"),
+        (planted.Forgetful, "state dict", "after saving and loading"),
+        (planted.Stubborn, "seeds", "models of two seeds are equal"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_fault_is_found_and_nothing_else(
+    task: NovelViewSynthesis, build: type[nn.Module], name: str, line: str
+) -> None:
+    found = failures(check(build, task))
+    assert list(found) == [name]
+    assert re.search(line, found[name]), found[name]
+
+
+@pytest.mark.parametrize(
+    ("build", "line"),
+    [
+        (planted.OpenLeaker, "forward asks for the target field 'target_images'"),
+        (planted.HiddenLeaker, "forward asks for the target field 'target_images'"),
+        (planted.WrongShape, "images must be [B, Vt, 3, H, W] = [2, 2, 3, 32, 32], got [2, 1, 3, 32, 32]"),
+        (planted.Raiser, "RuntimeError: planted: this architecture always fails"),
+        (partial(planted.TinyNVS, colour="red"), "TypeError"),
+    ],
+    ids=["open leaker", "hidden leaker", "wrong shape", "raiser", "unknown option"],
+)
+def test_what_cannot_run_is_one_line_and_not_a_crash(
+    task: NovelViewSynthesis, build: type[nn.Module], line: str
+) -> None:
+    found = failures(check(build, task))
+    assert any(line in detail for detail in found.values()), found
+    assert found["all other checks"] == "not run, because 'forward and loss' failed"
+
+
+def test_a_loss_that_is_finite_only_sometimes_fails(task: NovelViewSynthesis) -> None:
+    for period in (3, 5, 7):
+        found = failures(check(partial(planted.SometimesNaN, period=period), task))
+        assert "is not finite on" in found["always finite"]
+
+
+def test_randomness_in_eval_mode_fails(task: NovelViewSynthesis) -> None:
+    assert "two forwards in eval mode differ" in failures(check(planted.Gambler, task))["deterministic"]
+
+
+def test_declared_unused_weights_are_accepted_and_unknown_ones_are_not(task: NovelViewSynthesis) -> None:
+    assert not failures(check(partial(planted.Idler, declared=True), task))
+
+    class Confused(planted.TinyNVS):
+        def unused_parameters(self) -> tuple[str, ...]:
+            return ("nowhere",)
+
+    assert "names nowhere, which the model does not have" in failures(check(Confused, task))["gradients"]
+
+
+def test_a_zero_initialised_branch_is_not_called_unreachable(task: NovelViewSynthesis) -> None:
+    class ZeroInit(planted.TinyNVS):
+        def __init__(self) -> None:
+            super().__init__()
+            nn.init.zeros_(self.paint.weight)
+
+    assert not failures(check(ZeroInit, task))
+
+
+def test_an_honest_auxiliary_loss_passes(task: NovelViewSynthesis) -> None:
+    class Honest(planted.TinyNVS):
+        def auxiliary_loss(self, batch: dict, outputs: dict) -> torch.Tensor:
+            return 0.1 * (outputs["images"] - batch["target_images"]).abs().mean()
+
+    assert not failures(check(Honest, task))
+
+
+@pytest.mark.parametrize("what", ["outputs", "targets"])
+def test_an_auxiliary_loss_that_makes_the_task_loss_easy_fails(task: NovelViewSynthesis, what: str) -> None:
+    class Forger(planted.TinyNVS):
+        def auxiliary_loss(self, batch: dict, outputs: dict) -> torch.Tensor:
+            extra = outputs["images"].mean() * 0
+            if what == "outputs":
+                outputs["images"].data.copy_(batch["target_images"])
+            else:
+                batch["target_images"].copy_(outputs["images"].detach())
+            return extra
+
+    assert "auxiliary_loss changes" in failures(check(Forger, task))["targets unseen"]
+
+
+def test_a_weight_shared_under_two_names_is_named(task: NovelViewSynthesis) -> None:
+    class Shared(planted.TinyNVS):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again = self.paint
+
+    assert "register a shared weight once" in failures(check(Shared, task))["state dict"]
+
+
+def test_an_input_that_forward_does_not_take_is_named(task: NovelViewSynthesis) -> None:
+    class Partial(nn.Module):
+        def forward(self, input_images, target_c2w, masks):
+            return {}
+
+    found = failures(check(Partial, task))
+    assert found["signature"].startswith("forward needs 'masks', which task nvs does not give")
+
+
+def test_a_given_memory_meter_is_asked(task: NovelViewSynthesis) -> None:
+    asked: list[int] = []
+
+    def meter(batch: int) -> int:
+        asked.append(batch)
+        return 1000 + 10 * batch**2
+
+    found = failures(check(planted.TinyNVS, task, memory=meter))
+    assert asked == [2, 4, 8]
+    assert list(found) == ["affine memory"]
+
+
+def test_a_task_with_the_bare_contract_is_enough(task: NovelViewSynthesis) -> None:
+    class Bare:
+        name, input_fields, target_fields, symmetries = task.name, task.input_fields, task.target_fields, ()
+        worst_case, transfer, loss = task.worst_case, task.transfer, task.loss
+
+    assert not failures(check(planted.TinyNVS, Bare()))
+
+
+def test_the_random_state_is_left_as_it_was(task: NovelViewSynthesis) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    check(planted.TinyNVS, task)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("name", ["lvsm-decoder-only", "efficient-lvsm"])
+def test_the_registered_architectures_pass(task: NovelViewSynthesis, name: str) -> None:
+    module, _, attribute = registry.architecture(name).target.partition(":")
+    build = getattr(importlib.import_module(module), attribute)
+    config = build.config_class(width=64, head_dim=32, layers=2, patch_size=8)
+    assert not failures(check(lambda: build(config), task))
+
+
+@pytest.mark.gpu
+def test_a_healthy_architecture_passes_on_cuda(task: NovelViewSynthesis) -> None:
+    assert not failures(check(planted.TinyNVS, task, "cuda"))
+    assert "targets unseen" in failures(check(planted.Leaker, task, "cuda"))
+
+
+def test_live_bytes_counts_what_is_alive_at_once() -> None:
+    megabyte = 2**20
+
+    def chain() -> None:
+        first = torch.zeros(megabyte, dtype=torch.uint8)
+        for _ in range(5):
+            second = first + 1
+            view = second[10:]
+            view.add_(1)
+            del second, view
+
+    def saved() -> None:
+        weight = torch.ones(megabyte // 4, requires_grad=True)
+        for _ in range(4):
+            weight = weight.sin()
+        weight.sum()
+
+    assert peak_live_bytes(chain) == 2 * megabyte
+    assert peak_live_bytes(saved) == pytest.approx(5 * megabyte, rel=0.01)
+
+
+def test_planted_architectures_are_factories_by_name(tmp_path: Path) -> None:
+    """As in ``factory: tests.planted:Sleeper`` with options."""
+    model = planted.Sleeper(seconds=0.0, width=8)
+    assert model.read.out_features == 8
