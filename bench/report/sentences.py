@@ -1,0 +1,121 @@
+"""What a table says in sentences: verdicts, crossovers, remarks on runs, and how it was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.contracts import Metric
+from bench.report import text
+from bench.report.summary import Summary, ViewStanding
+from bench.stats import Crossover, PairedDifference
+
+POLICIES = {
+    "fill": "the optimizer batch is the largest micro-batch that fits the declared memory",
+    "knee": "the smallest batch with at least 95 % of the best samples/s",
+    "tuned": "the batch that a search under equal charged seconds chose",
+    "fixed": "the stated optimizer batch",
+}
+VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}
+
+
+def verdict(difference: PairedDifference, metric: Metric, arm: str, reference: str) -> str:
+    """What the paired difference allows to say, in plain words."""
+    number, unit, digits = difference.count, text.unit(metric), metric.digits
+    if number == 0:
+        return f"no seed of both {arm} and {reference} finished: nothing can be compared"
+    ahead = difference.mean > 0 if metric.higher_is_better else difference.mean < 0
+    winner = arm if ahead else reference
+    size = text.fixed(abs(difference.mean), digits)
+    if difference.interval is None or difference.detectable is None:
+        return f"{winner} is ahead by {size}{unit}, but 1 seed has no interval: no verdict"
+    if difference.significant:
+        ends = sorted((abs(difference.interval.low), abs(difference.interval.high)))
+        shown = f"[{text.fixed(ends[0], digits)}, {text.fixed(ends[1], digits)}]"
+        return f"{winner} is better by {size}{unit} {shown} ({number} seeds)"
+    seen = text.with_interval(
+        text.fixed(difference.mean, digits, signed=True), text.ends(difference.interval, digits, signed=True)
+    )
+    least = text.fixed(difference.detectable, digits)
+    return f"no difference that {number} seeds can show: {seen}{unit}, needs at least {least}{unit} (MDE)"
+
+
+def crossover_sentence(crossover: Crossover | None, arm: str, reference: str, time: text.TimeScale) -> str:
+    """Who takes the lead when: "A overtakes B at 37.0 s [33.0, 41.0], P = 0.94"."""
+    if crossover is None:
+        return "No common seed, no curves to compare"
+    if crossover.winner is None:
+        return f"No crossover before {time(crossover.end)}: the curves end level"
+    winner, loser = (arm, reference) if crossover.winner == 0 else (reference, arm)
+    sure = (
+        "1 seed: no interval"
+        if crossover.probability is None
+        else f"P {text.probability(crossover.probability, equals=True)}"
+    )
+    if crossover.from_start:
+        return (
+            f"No crossover before {time(crossover.end)}: {winner} leads from the first evaluation "
+            f"({time(crossover.start)}) on, {sure}"
+        )
+    shown = time(crossover.position)
+    if crossover.interval is not None:
+        high = crossover.interval.high
+        late = time.number(high) if math.isfinite(high) else f"after {time.number(crossover.end)}"
+        shown = text.with_interval(shown, (time.number(min(crossover.interval.low, crossover.end)), late))
+    return f"{winner} overtakes {loser} at {shown}, {sure}"
+
+
+def winner_changes(standings: Sequence[ViewStanding]) -> list[str]:
+    """Whether all four views of a policy name the same leader, one sentence a policy."""
+    sentences = []
+    for policy in dict.fromkeys(standing.policy for standing in standings):
+        leaders: dict[str, list[str]] = {}
+        for standing in standings:
+            if standing.policy == policy and standing.lead.mean != 0:
+                leaders.setdefault(standing.arms[standing.leader].arm.label, []).append(VIEW_NAMES[standing.view])
+        if len(leaders) > 1:
+            parts = [f"{label} leads at {' and '.join(views)}" for label, views in leaders.items()]
+            sentences.append(f"{policy}: the winner changes with the view: {', '.join(parts)}.")
+        elif leaders:
+            sentences.append(f"{policy}: {next(iter(leaders))} leads in every view.")
+    return sentences
+
+
+def run_notes(summary: Summary) -> tuple[str, ...]:
+    """One line for each run that did not finish or was flagged."""
+    notes = []
+    for arm in summary.arms:
+        for run in arm.runs:
+            reason = f" ({run.record.reason})" if run.record and run.record.reason else ""
+            if not run.finished:
+                notes.append(f"{arm.title}, seed {run.seed}: {run.status}{reason}; it contributes no number.")
+            elif run.facts.flags:
+                notes.append(f"{arm.title}, seed {run.seed}: flagged: {'; '.join(run.facts.flags)}.")
+    return tuple(notes)
+
+
+def caption(summary: Summary) -> tuple[str, ...]:
+    """What must be known to read the numbers: device, budget, memory, policies, metrics, warnings."""
+    record = summary.comparison.record
+    device = record.device
+    about = [f"{device.kind}: {device.name}"]
+    about += [f"{device.cores} cores"] if device.cores else []
+    about += [f"{device.threads} thread{'s' if device.threads > 1 else ''}"] if device.threads else []
+    about += [f"torch {device.torch}"] if device.torch else []
+    about += [f"load {device.load_at_start:.1f} at the start"] if device.load_at_start is not None else []
+    seconds = text.TimeScale(record.budget_s)
+    lines = [" ".join(record.description.split())] if record.description else []
+    lines += [
+        f"Device: {', '.join(about)}; {record.precision}. Protocol {record.protocol}.",
+        f"Budget: {seconds(record.budget_s)} charged a run, {len(record.seeds)} seed"
+        f"{'s' if len(record.seeds) > 1 else ''}, evaluated at {', '.join(f'{x:g}' for x in record.eval_fractions)} of it.",
+    ]
+    if device.memory_limit_bytes:
+        lines.append(f"Declared memory for training: {text.size(device.memory_limit_bytes)}.")
+    for policy in summary.comparison.policies:
+        meaning = POLICIES.get(policy.split(":")[0])
+        lines += [f"Batch policy {policy}: {meaning}."] if meaning else []
+    lines += [f"{metric.label}: {metric.note.rstrip('.')}." for metric in summary.comparison.metrics if metric.note]
+    convention = {arm.measured.flops.convention for arm in summary.arms if arm.measured.flops.convention}
+    lines += [f"FLOPs: {line}." for line in sorted(convention)]
+    return (*lines, *(f"Warning: {line.rstrip('.')}." for line in record.warnings))

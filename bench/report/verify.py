@@ -1,0 +1,152 @@
+"""Recomputes a result from its records: files against their sums, ledgers, finals, and every cell of the table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.report import tables
+from bench.store.files import MANIFEST, read_json, read_lines, sha256
+from bench.store.read import open_comparison
+
+WEIGHTS = "checkpoint.safetensors"
+"""May be absent from a published result; its sum stays in the manifest."""
+LEDGER_TOLERANCE = 0.005
+
+
+@dataclass
+class Verification:
+    """What was checked, and what is wrong."""
+
+    checked: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, passed: bool, text: str, problem: str = "") -> None:
+        """Take note of one check."""
+        if passed:
+            self.checked.append(text)
+        else:
+            self.problems.append(f"{text}: {problem}" if problem else text)
+
+
+def verify(folder: Path) -> Verification:
+    """Check a comparison's folder, or the folder of one run.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    result = Verification()
+    if (folder / "run.json").is_file():
+        _verify_files(folder, result)
+        _verify_run(folder, result)
+        return result
+    if not (folder / "comparison.json").is_file():
+        raise UserError(f"{folder}: holds neither comparison.json nor run.json; give a result folder or a run's folder")
+    _verify_files(folder, result)
+    for path in sorted(folder.glob("runs/*/seed-*/run.json")):
+        _verify_run(path.parent, result)
+    _verify_table(folder, result)
+    return result
+
+
+def _verify_files(folder: Path, result: Verification) -> None:
+    if not (folder / MANIFEST).is_file():
+        result.note(False, f"{folder.name}: files", "there is no manifest.json; the result is not finished")
+        return
+    sums = read_json(folder / MANIFEST)["sha256"]
+    wrong, absent = [], 0
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            absent += Path(name).name == WEIGHTS
+            wrong += [] if Path(name).name == WEIGHTS else [f"{name} is missing"]
+        elif sha256(path) != expected:
+            wrong.append(f"{name} was changed")
+    text = f"{folder.name}: {len(sums)} files have their SHA-256 sums"
+    result.note(not wrong, text + (f" ({absent} weight files are not at hand)" if absent else ""), "; ".join(wrong[:5]))
+
+
+def _verify_run(run: Path, result: Verification) -> None:
+    name = f"{run.parent.name}/{run.name}"
+    outcome = read_json(run / "run.json")
+    if outcome["status"] == "running":
+        result.note(
+            False, f"{name}: ended", "the run is still running or was cut off; `isochron resume` goes on with it"
+        )
+        return
+    events = read_lines(run / "events.jsonl")
+    result.note(
+        len(events) == outcome["steps"]
+        and all(event["step"] == number for number, event in enumerate(events, start=1)),
+        f"{name}: {outcome['steps']} steps are on record",
+        f"events.jsonl has {len(events)}",
+    )
+    ledger = read_json(run / "ledger.json")
+    _verify_ledger(name, ledger, outcome, events, result)
+    if outcome["status"] != "finished":
+        return
+    evaluations = read_lines(run / "evals.jsonl")
+    last: dict[str, Any] = evaluations[-1] if evaluations else {"annealed": False, "records": []}
+    result.note(last["annealed"], f"{name}: the last evaluation is the annealed one")
+    wrong = []
+    for metric, value in outcome["final"].items():
+        values = [record[metric] for record in last["records"] if metric in record]
+        if not values or not math.isclose(sum(values) / len(values), value, rel_tol=1e-9, abs_tol=1e-12):
+            wrong.append(metric)
+    result.note(
+        not wrong,
+        f"{name}: {', '.join(outcome['final'])} follow from {len(last['records'])} sample records",
+        ", ".join(wrong),
+    )
+
+
+def _verify_ledger(
+    name: str, ledger: dict[str, Any], outcome: dict[str, Any], events: list[dict[str, Any]], result: Verification
+) -> None:
+    total = sum(ledger["categories"].values())
+    result.note(
+        math.isclose(total, ledger["accounted"], abs_tol=1e-6)
+        and all(value >= 0 for value in ledger["categories"].values()),
+        f"{name}: the ledger's categories add up to {ledger['accounted']:.3f} s",
+        f"they give {total:.3f} s",
+    )
+    gap = abs(ledger["wall"] - total) / ledger["wall"]
+    result.note(
+        gap <= LEDGER_TOLERANCE or outcome["status"] == "invalid",
+        f"{name}: the ledger balances within {100 * gap:.3f} % of wall time",
+        "more than 0.5 % is unexplained but the run is not marked invalid",
+    )
+    if outcome.get("budget_s") and outcome["status"] == "finished":
+        allowed = outcome["overshoot_bound_s"] + 1e-9
+        result.note(
+            outcome["overshoot_s"] <= allowed,
+            f"{name}: overshoot {1000 * outcome['overshoot_s']:.0f} ms is within its bound",
+        )
+        spent_by_steps = sum(event["seconds"] for event in events)
+        result.note(
+            abs(spent_by_steps - ledger["charged"]) <= 0.01 * ledger["charged"] + 0.01,
+            f"{name}: {ledger['charged']:.2f} charged seconds are the sum of the steps'",
+            f"the steps took {spent_by_steps:.2f} s",
+        )
+
+
+def _verify_table(folder: Path, result: Verification) -> None:
+    path = folder / "table.csv"
+    if not path.is_file():
+        result.note(False, "table.csv: present", f"make it with `isochron tables {folder}`")
+        return
+    again = tables.to_csv(tables.build(open_comparison(folder)))
+    stored = path.read_text()
+    cells = sum(line.count(",") + 1 for line in stored.splitlines()[1:])
+    wrong = [
+        f"line {number}"
+        for number, (a, b) in enumerate(zip(again.splitlines(), stored.splitlines(), strict=False), start=1)
+        if a != b
+    ]
+    same = again == stored
+    result.note(
+        same, f"table.csv: all {cells} cells follow from the records", f"{', '.join(wrong[:5]) or 'its length'} differ"
+    )

@@ -1,0 +1,213 @@
+"""The records of a result folder as types (layout: ``docs/store.md``). Unknown keys are left alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from bench.contracts import SampleRecord
+
+SCHEMA = 1
+"""Layout of the result folder that this reader understands."""
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A float; ``null`` (JSON has no NaN) reads as NaN."""
+
+
+class _Record(BaseModel):
+    """A JSON object: known keys are checked, unknown ones are left alone so that a later writer may add some."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+class Arm(_Record):
+    """An arm as the comparison declares it."""
+
+    name: str
+    label: str
+    policy: str
+    architecture: str | None = None
+    options: dict[str, Any] = {}
+    pretrained: bool | None = None
+    """Whether it starts from weights trained elsewhere; None where the writer did not say."""
+
+
+class Device(_Record):
+    """Where the comparison ran."""
+
+    kind: str
+    name: str
+    cores: int | None = None
+    threads: int | None = None
+    memory_limit_bytes: int | None = None
+    torch: str = ""
+    load_at_start: float | None = None
+
+
+class TaskRecord(_Record):
+    """The task; ``metrics[0]`` is the headline."""
+
+    name: str
+    options: dict[str, Any] = {}
+    metrics: tuple[dict[str, Any], ...]
+
+
+class Tuning(_Record):
+    """Charged seconds spent on the choice of a learning rate, by each arm (a mapping where they differ)."""
+
+    seconds_per_arm: float | dict[str, float] = 0.0
+    choices: dict[str, Any] = {}
+
+
+class ComparisonRecord(_Record):
+    """``comparison.json``."""
+
+    protocol: str
+    name: str
+    preset: str
+    description: str = ""
+    task: TaskRecord
+    arms: tuple[Arm, ...]
+    reference: str
+    seeds: tuple[int, ...]
+    budget_s: float
+    eval_fractions: tuple[float, ...]
+    device: Device
+    precision: str
+    tuning: Tuning = Tuning()
+    warnings: tuple[str, ...] = ()
+    status: str
+
+
+class Rate(_Record):
+    """A median with its interval."""
+
+    median: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Flops(_Record):
+    """FLOPs of one sample; the convention is stated in words."""
+
+    forward_per_sample: float
+    training_per_sample: float
+    convention: str = ""
+
+
+class BatchFit(_Record):
+    """The chosen batch and the memory it fills."""
+
+    policy: str = ""
+    micro_batch: int
+    optimizer_batch: int
+    limit_bytes: float | None = None
+    peak_bytes: float | None = None
+    memory_filled: float | None = None
+    """Share of the declared memory, in [0, 1]."""
+
+
+class Inference(_Record):
+    """Samples a second without gradients."""
+
+    batch: int | None = None
+    samples_per_s: Rate
+
+
+class Measured(_Record):
+    """``arms/ARM.json``: what was measured once per arm."""
+
+    parameters: int
+    flops: Flops
+    batch: BatchFit
+    inference: Inference | None = None
+
+
+class RunRecord(_Record):
+    """``run.json``. While the run is going on it holds little more than its status."""
+
+    arm: str
+    seed: int
+    status: str
+    reason: str = ""
+    flags: tuple[str, ...] = ()
+    budget_s: float = 0.0
+    spent_s: float = 0.0
+    overshoot_s: float = 0.0
+    overshoot_bound_s: float | None = None
+    """What the stop rule allows; None where the writer did not say: then it follows from the two below."""
+    last_step_s: float = 0.0
+    expected_step_s: float = 0.0
+    steps: int = 0
+    samples: int = 0
+    optimizer_batch: int | None = None
+    final: dict[str, Number] = {}
+    stream_sha256: str | None = None
+    """Digest of the seed's first training samples; None where the writer did not say."""
+
+
+class Event(_Record):
+    """One step: a line of ``events.jsonl``."""
+
+    step: int
+    p: float
+    spent: float
+    seconds: float
+    lr: float
+    batch: int
+    samples: int
+    loss: Number
+    grad_norm: Number
+
+
+class Evaluation(_Record):
+    """One evaluation: a line of ``evals.jsonl``."""
+
+    fraction: float
+    p: float
+    spent: float
+    step: int
+    samples: int
+    annealed: bool
+    quick: bool
+    records: tuple[SampleRecord, ...]
+
+
+class LedgerRecord(_Record):
+    """``ledger.json``, in seconds."""
+
+    categories: dict[str, float]
+    charged: float
+    wall: float
+    unaccounted: float
+    unaccounted_fraction: float
+    valid: bool
+
+
+class LearnNothing(_Record):
+    """A baseline that learns nothing, scored on the same samples: an entry of ``references.json``."""
+
+    name: str
+    label: str
+    metrics: dict[str, Number]
+    records: tuple[SampleRecord, ...] = ()
+
+    def mean(self, metric: str, samples: Collection[str] | None = None) -> float | None:
+        """Mean over its records (of `samples` only, if given) where it has any, else the stored mean; None without both."""
+        values = [
+            float(record[metric])
+            for record in self.records
+            if record.get(metric) is not None and (samples is None or record["sample"] in samples)
+        ]
+        return math.fsum(values) / len(values) if values else self.metrics.get(metric)
+
+
+class Sentinel(_Record):
+    """One sentinel measurement: a line of ``sentinel.jsonl``."""
+
+    block: int
+    when: str
+    rate: float

@@ -1,0 +1,238 @@
+import csv
+import io
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bench.report import tables
+from bench.report.sections import Section
+from bench.report.text import escape_latex, escape_markdown, fixed, probability, significant
+from bench.store.read import open_comparison
+from tests.report.fake_store import ARMS, FakeArm, FakeStore
+
+
+def section(table: tables.Table, title: str) -> Section:
+    return next(section for section in table.sections if section.title.startswith(title))
+
+
+def column(table: tables.Table, title: str, heading: str) -> list[str]:
+    found = section(table, title)
+    index = next(i for i, name in enumerate(found.headings) if name.startswith(heading))
+    return [row[index].text for row in found.rows]
+
+
+def test_quality_is_recomputed_from_the_records_not_from_stored_means(full):
+    table = tables.build(full)
+    runs = [run for run in full.runs if run.arm.name == "efficient-lvsm.knee"]
+    means = [np.mean([record["psnr"] for record in run.result.records]) for run in runs]
+    row = next(row for row in table.rows if (row["label"], row["policy"]) == ("efficient-lvsm", "knee"))
+    assert row["psnr"] == pytest.approx(np.mean(means))
+    half = 4.302652729911275 * np.std(means, ddof=1) / math.sqrt(3)
+    assert (row["psnr_low"], row["psnr_high"]) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
+    assert all(run.facts.final == {} for run in runs)
+
+
+def test_the_best_arm_is_bold_and_the_worse_ones_are_not(full):
+    quality = section(tables.build(full), "Quality")
+    psnr = quality.headings.index("PSNR (dB) ↑")
+    assert [row[psnr].bold for row in quality.rows] == [False, False, False, True, False, False, False]
+
+
+def test_baselines_that_learn_nothing_stand_apart(full):
+    table = tables.build(full)
+    quality = section(table, "Quality")
+    assert quality.rule_before == 4
+    assert [row[0].text for row in quality.rows[4:]] == [
+        "mean colour (learns nothing)",
+        "nearest view (learns nothing)",
+        "depth warp (learns nothing)",
+    ]
+    assert len(section(table, "Cost").rows) == 4
+
+
+def test_cost_cells(full):
+    table = tables.build(full)
+    assert column(table, "Cost", "parameters")[0] == "1,062,656"
+    assert column(table, "Cost", "GFLOP/sample (fwd)") == ["2.00", "1.60", "2.00", "1.60"]
+    assert column(table, "Cost", "memory") == ["93.0 %", "93.0 %", "21.0 %", "21.0 %"]
+    assert column(table, "Cost", "samples/s inference")[0] == "512 [498, 530]"
+    assert column(table, "Cost", "steps") [1] == "119 (118, 119, 120)"  # fmt: skip
+    assert float(column(table, "Cost", "samples/s training")[1].split()[0]) == pytest.approx(64 * 118 / 25, rel=0.03)
+
+
+def test_few_steps_are_said(make_store):
+    slow = FakeArm("slow", "fill", 15.0, 0.05, steps=30, batch=64)
+    table = tables.build(make_store(arms=(ARMS[0], slow)))
+    assert column(table, "Cost", "steps")[1] == "31 (30, 31, 32), fewer than 50 in seed 0, 1, 2"
+
+
+def test_paired_differences_and_verdicts(full):
+    paired = section(tables.build(full), "Paired")
+    assert len(paired.rows) == 2 * 3  # policies x metrics
+    worse, better = paired.sentences
+    assert better.startswith("knee: efficient-lvsm is better by 0.")
+    assert "(3 seeds). efficient-lvsm overtakes lvsm-decoder-only at 1" in better
+    assert worse.startswith("fill: ")
+    row = next(row for row in tables.build(full).rows if (row["label"], row["policy"]) == ("efficient-lvsm", "knee"))
+    assert row["st_lpips_difference"] < 0 < row["psnr_difference"]
+    assert row["st_lpips_p_better"] == pytest.approx(row["psnr_p_better"])  # a linear function of each other
+    assert row["leads_at_end"] == "efficient-lvsm"
+    assert row["leads_since_s_low"] <= row["leads_since_s"] <= row["leads_since_s_high"]
+
+
+def test_no_difference_is_told_as_such(make_store):
+    twins = (FakeArm("a", "fill", 17.0, 0.1, 100, 8), FakeArm("b", "fill", 17.0, 0.1, 100, 8))
+    sentence = section(tables.build(make_store(arms=twins, reference="a", noise=0.4)), "Paired").sentences[0]
+    assert sentence.startswith("fill: no difference that 3 seeds can show: ")
+    assert "needs at least" in sentence
+
+
+def test_one_seed_has_no_interval(single):
+    table = tables.build(single)
+    assert all("(1 seed: no interval)" in text for text in column(table, "Quality", "PSNR")[:4])
+    assert column(table, "Paired", "P(better)") == ["–"] * 6
+    assert column(table, "Paired", "MDE") == ["–"] * 6
+    assert "1 seed has no interval: no verdict" in section(table, "Paired").sentences[0]
+    assert all(row["psnr_low"] is None and row["psnr_bold"] in (0, None) for row in table.rows)
+
+
+def test_runs_in_trouble_are_named_and_contribute_nothing(trouble):
+    table = tables.build(trouble)
+    assert table.banner == ""  # every run has ended
+    assert column(table, "Quality", "seeds")[:4] == [
+        "2/3 (seed 2 out-of-memory)",
+        "2/3 (seed 1 diverged)",
+        "3/3",
+        "3/3 (seed 2 flagged)",
+    ]
+    assert column(table, "Paired", "pairs")[0] == "1"  # only seed 0 finished on both sides
+    assert table.run_notes == (
+        "lvsm-decoder-only (fill), seed 2: out-of-memory; it contributes no number.",
+        "efficient-lvsm (fill), seed 1: diverged (non-finite loss at step 32); it contributes no number.",
+        "efficient-lvsm (knee), seed 2: flagged: sentinel drift 7.1 %.",
+    )
+    row = table.rows[1]
+    assert (row["seeds_finished"], row["seeds_total"], row["not_finished"]) == (2, 3, "seed 1: diverged")
+
+
+def test_an_incomplete_comparison_says_so_first(make_store, tmp_path):
+    statuses = {(arm.name, seed): "not started" for arm in ARMS for seed in (1, 2)}
+    statuses[(ARMS[0].name, 1)] = "running"
+    comparison = make_store(status="running", statuses=statuses)
+    markdown = tables.write(comparison, tmp_path / "out")[0].read_text()
+    assert markdown.startswith("**incomplete: 4 of 12 runs finished; only those count below**\n")
+    assert "1/3 (seed 1 running; seed 2 not started)" in markdown
+
+
+def test_nothing_finished_is_still_a_table(make_store):
+    statuses = {(arm.name, seed): "failed" for arm in ARMS for seed in (0, 1, 2)}
+    table = tables.build(make_store(statuses=statuses))
+    assert column(table, "Quality", "PSNR")[:4] == ["–"] * 4
+    assert "nothing can be compared" in section(table, "Paired").sentences[0]
+    assert section(table, "Four views").rows == ()
+    assert tables.to_markdown(table)
+    assert tables.to_latex(table)
+
+
+def test_four_views_name_the_winner_and_mark_what_is_not_annealed(full):
+    views = section(tables.build(full), "Four views")
+    rows = {(row[0].text, row[1].text): [cell.text for cell in row] for row in views.rows}
+    assert len(rows) == 8
+    assert "†" not in "".join(rows["knee", "equal time"])
+    steps = rows["knee", "equal steps"]
+    assert "†" not in steps[3]  # the reference made fewer steps: its value is its annealed end
+    assert "†" in steps[4]
+    assert steps[5].startswith("lvsm-decoder-only by")
+    assert rows["knee", "equal time"][5].startswith("efficient-lvsm by")
+    assert any("the winner changes with the view" in sentence for sentence in views.sentences)
+    assert any("6 test samples that every evaluation scores" in sentence for sentence in views.sentences)
+
+
+def test_equal_samples_interpolates_on_the_evaluation_points(make_store):
+    fast, slow = FakeArm("fast", "fill", 20.0, 0.1, 200, 8), FakeArm("slow", "fill", 20.0, 0.1, 100, 8)
+    comparison = make_store(arms=(slow, fast), reference="slow", noise=0.0, seeds=(0,))
+    views = section(tables.build(comparison), "Four views")
+    row = next(row for row in views.rows if row[1].text == "equal samples")
+    assert row[2].text == "800 samples"
+    halfway = next(run for run in comparison.runs if run.arm.label == "fast").evaluations[2]
+    assert halfway.samples == 800
+    assert row[4].text == f"{np.mean([record['psnr'] for record in halfway.records]):.2f} †"
+
+
+def test_csv_round_trip_is_exact(full, tmp_path):
+    table = tables.build(full)
+    path = tmp_path / "table.csv"
+    path.write_text(tables.to_csv(table))
+    assert tables.read_csv(path) == tables.csv_cells(table)
+    row = tables.read_csv(path)[3]
+    assert float(row["psnr"]) == table.rows[3]["psnr"]
+    assert int(row["parameters"]) == 1_258_240
+    assert [line["kind"] for line in csv.DictReader(io.StringIO(tables.to_csv(table)))] == ["arm"] * 4 + [
+        "learns nothing"
+    ] * 3
+
+
+def test_the_same_folder_gives_the_same_bytes(full, tmp_path):
+    first = [path.read_bytes() for path in tables.write(full, tmp_path / "a")]
+    second = [path.read_bytes() for path in tables.write(open_comparison(full.folder), tmp_path / "b")]
+    assert first == second
+    copy = FakeStore().write(tmp_path / "elsewhere")  # the folder's own name must not matter
+    assert first == [path.read_bytes() for path in tables.write(open_comparison(copy), tmp_path / "c")]
+
+
+def test_every_markdown_table_is_rectangular(trouble):
+    widths = set()
+    lines = tables.to_markdown(tables.build(trouble)).splitlines()
+    for before, line in itertools.pairwise(lines):
+        if line.startswith("|") and before.startswith("|"):
+            assert line.count("|") == before.count("|")
+            widths.add(line.count("|"))
+    assert len(widths) >= 4
+
+
+def test_latex_is_balanced_and_escaped(make_store):
+    odd = FakeArm("50%_net & {co}", "fixed:16", 17.0, 0.1, 100, 8)
+    latex = tables.to_latex(tables.build(make_store(arms=(odd,), reference="50%_net & {co}")))
+    assert r"50\%\_net \& \{co\} & fixed:16" in latex
+    for environment in ("table", "tabular"):
+        assert latex.count(rf"\begin{{{environment}}}") == latex.count(rf"\end{{{environment}}}") > 0
+    bare = latex.replace(r"\{", "").replace(r"\}", "")
+    assert bare.count("{") == bare.count("}")
+    assert bare.isascii()
+
+
+def test_a_comparison_in_markdown_survives_odd_names(make_store):
+    odd = FakeArm("a|b *c*", "fill", 17.0, 0.1, 100, 8)
+    assert r"| a\|b \*c\* | fill |" in tables.to_markdown(tables.build(make_store(arms=(odd,), reference="x")))
+
+
+def test_escapes():
+    assert escape_markdown("a < b\n`c`") == r"a \< b \`c\`"
+    assert escape_latex("-0.42 [-0.5, +0.1] x-ray ≤ 3 % ~a^b\\c") == (
+        r"$-$0.42 [$-$0.5, +0.1] x-ray $\le$ 3 \% \textasciitilde{}a\textasciicircum{}b\textbackslash{}c"
+    )
+
+
+def test_numbers():
+    assert [fixed(-0.001, 2), fixed(0.001, 2, signed=True), fixed(1.5, 1, signed=True)] == ["0.00", "0.00", "+1.5"]
+    assert [significant(1234.5), significant(0.01234), significant(99.96), significant(None)] == [
+        "1,234",
+        "0.0123",
+        "100",
+        "–",
+    ]
+    assert [probability(0.999), probability(0.94, equals=True), probability(0.001)] == ["> 0.99", "= 0.94", "< 0.01"]
+
+
+def test_metric_without_values_in_the_records_is_a_dash(make_store):
+    comparison = make_store()
+    for run in comparison.runs:
+        path = run.folder / "evals.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in lines[-1]["records"]:
+            del record["ssim"]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert column(tables.build(comparison), "Quality", "SSIM")[:4] == ["–"] * 4
