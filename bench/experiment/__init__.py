@@ -1,0 +1,1 @@
+"""The one place where things meet: configuration -> task, arms, blocks, runs."""

@@ -1,0 +1,30 @@
+"""`isochron check`: the conformance kit on a registered architecture or on any importable factory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from bench.config import ArmConfig, parse_overrides
+from bench.conformance import Finding, check
+from bench.experiment import resolve
+from bench.registry import load_object, make_config, preset_options
+from bench.registry import task as task_entry
+
+
+def check_architecture(
+    architecture: str, task_name: str, preset: str, changes: Sequence[str], cache_dir: Path, device: str = "auto"
+) -> list[Finding]:
+    """Findings on `architecture` (a registered name, or ``pkg.file:Factory``) under a task's preset.
+
+    Raises:
+        UserError: the name, an option or the task is unknown.
+    """
+    options = parse_overrides(changes)
+    source = {"factory": architecture} if ":" in architecture else {"architecture": architecture}
+    arm = ArmConfig.model_validate({"name": "checked", **source})
+    arm = arm.model_copy(update={"options": {**preset_options(resolve.architecture_class(arm), preset), **options}})
+    made = load_object(task_entry(task_name).target, "task")
+    task = made(make_config(made, preset_options(made, preset), "task"), cache_dir)
+    return check(partial(resolve.build, arm), task, resolve.pick_device(device))

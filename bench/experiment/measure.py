@@ -1,0 +1,236 @@
+"""What is measured once for each arm: FLOPs, memory and throughput against batch, inference speed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench import config as configuration
+from bench.config import Comparison
+from bench.contracts import Batch, Task
+from bench.engine import batchfit, latency, probe
+from bench.engine.batchfit import BatchFit, ProbeResult
+from bench.engine.clock import SystemClock
+from bench.engine.flops import triangulate
+from bench.engine.launch import run_isolated
+from bench.engine.memory import CpuMeter, CudaMeter, MemoryMeter
+from bench.engine.step import TrainingStep, make_optimizer
+from bench.experiment import resolve
+from bench.experiment.resolve import Arm
+from bench.store.files import read_json, write_json
+from bench.store.provenance import code_hash
+from bench.store.write import dumps
+
+if TYPE_CHECKING:
+    from bench.experiment.session import Session
+
+PROBE_TIMEOUT_S = 300.0
+INFERENCE_ROUNDS = 7
+
+
+def memory_limit(comparison: Comparison, device: torch.device) -> int:
+    """Bytes that training may take: what the comparison declares on a CPU, 95 % of the device on CUDA."""
+    return _meter(comparison, device).limit()
+
+
+def _meter(comparison: Comparison, device: torch.device) -> MemoryMeter:
+    return CudaMeter(device) if device.type == "cuda" else CpuMeter(comparison.cpu_memory)
+
+
+def _arm_of(comparison: Comparison, label: str) -> Arm:
+    return next(arm for arm in resolve.expand_arms(comparison) if arm.label == label)
+
+
+# ------------------------------------------------------------------------------------- in fresh processes, by name
+
+
+def probe_batch(comparison_yaml: str, cache_dir: str, label: str, batch: int) -> dict[str, Any]:
+    """Train `label` for a few steps at `batch`, in a process of its own; the record of a `ProbeResult`."""
+    comparison = configuration.from_text(comparison_yaml)
+    device = resolve.pick_device(comparison.device)
+    torch.set_num_threads(int(comparison.threads))
+    arm, task = _arm_of(comparison, label), resolve.make_task(comparison, Path(cache_dir))
+    torch.manual_seed(0)
+    model = resolve.build(arm.config).to(device).train()
+    settings = resolve.step_settings(arm.training, batch)
+    step = TrainingStep(task, model, make_optimizer(model, settings), settings, device)
+
+    def evaluate_once() -> None:
+        with torch.inference_mode():
+            model.eval()(**_inputs(task, task.worst_case(batch), device))
+
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
+    extra = {"synchronize": synchronize} if synchronize else {}
+    meter = _meter(comparison, device)
+    return probe.measure(step, task.worst_case, evaluate_once, batch, meter, SystemClock(), **extra).to_record()  # type: ignore[arg-type]
+
+
+def count_flops(comparison_yaml: str, cache_dir: str, label: str) -> dict[str, Any]:
+    """FLOPs and parameters of `label`, counted on the meta device in a process of its own."""
+    comparison = configuration.from_text(comparison_yaml)
+    arm, task = _arm_of(comparison, label), resolve.make_task(comparison, Path(cache_dir))
+    batch = task.transfer(task.worst_case(2), torch.device("cpu"))
+    report = triangulate(
+        lambda: resolve.build(arm.config),
+        batch,
+        task.input_fields,
+        arm=label,
+        require_closed_form=arm.config.factory is None,
+    )
+    with torch.device("meta"):
+        model = resolve.build(arm.config)
+    return {
+        "flops": report.to_record(),
+        "parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+    }
+
+
+def _inputs(task: Task, batch: Batch, device: torch.device) -> Batch:
+    moved = task.transfer(batch, device)
+    return {name: moved[name] for name in task.input_fields}
+
+
+# ------------------------------------------------------------------------------------------------ in the comparison
+
+
+def measure_arms(session: Session) -> dict[str, int]:
+    """Count, probe and choose the batch of every arm; what is stored already is kept. Returns arm name -> batch."""
+    batches = {}
+    for arm in session.arms:
+        record = session.folder.arm(arm.name)
+        if record is None:
+            record = _measure_arm(session, arm)
+            session.folder.write_arm(arm.name, record)
+        batches[arm.name] = record["batch"]["micro_batch"]
+    return batches
+
+
+def _measure_arm(session: Session, arm: Arm) -> dict[str, Any]:
+    counted = counts(session.comparison, session.cache_dir, arm)
+    fit = fit_batch(session.comparison, session.cache_dir, session.task, arm, session.device, session.console.say)
+    choice = batchfit.choose(fit, batchfit.parse_policy(arm.policy))
+    batch = choice.batch
+    session.console.say(
+        f"{arm.name}: {counted['parameters'] / 1e6:.2f} M parameters, "
+        f"{counted['flops']['forward_per_sample'] / 1e9:.3g} GFLOP/sample forward, batch {batch} ({arm.policy}), "
+        f"{100 * choice.memory_filled:.0f} % of {fit.limit_bytes / 2**20:.0f} MiB"
+    )
+    return {
+        "arm": arm.name,
+        "label": arm.label,
+        "policy": arm.policy,
+        **counted,
+        "batch": choice.to_record(),
+        "learning_rate": _learning_rate(arm, batch),
+        "inference": None,
+    }
+
+
+def _learning_rate(arm: Arm, batch: int) -> dict[str, Any]:
+    training = arm.training
+    return {
+        "base": training.learning_rate,
+        "reference_batch": training.reference_batch,
+        "rule": training.scaling,
+        "value": resolve.step_settings(training, batch).learning_rate,
+    }
+
+
+def store_learning_rate(session: Session, arm: Arm) -> None:
+    """Bring the stored learning rate of an arm up to date after a search."""
+    record = session.folder.arm(arm.name)
+    assert record is not None, "arms are measured before they are tuned"
+    session.folder.write_arm(arm.name, {**record, "learning_rate": _learning_rate(arm, record["batch"]["micro_batch"])})
+
+
+def counts(comparison: Comparison, cache_dir: Path, arm: Arm) -> dict[str, Any]:
+    """Parameters and FLOPs of an arm, counted apart from this process.
+
+    Raises:
+        UserError: the counters disagree by more than 1 %, or an operator is not known to them.
+    """
+    return run_isolated(
+        count_flops, configuration.dump(comparison), str(cache_dir), arm.label, timeout_s=PROBE_TIMEOUT_S
+    )
+
+
+def fit_batch(
+    comparison: Comparison, cache_dir: Path, task: Task, arm: Arm, device: torch.device, say: Any
+) -> BatchFit:
+    """Memory and throughput against batch, from the cache where code, arm, device and limits are the same.
+
+    Raises:
+        UserError: not even one sample fits, or the architecture raised an error.
+    """
+    limit = memory_limit(comparison, device)
+    fixed = [policy.size for policy in map(batchfit.parse_policy, comparison.batch) if policy.size is not None]
+    key = {
+        "code": code_hash(),
+        "arm": arm.config.model_dump(mode="json"),
+        "training": arm.training.model_dump(mode="json"),
+        "task": comparison.task,
+        "device": resolve.describe_device(device, int(comparison.threads), limit, load=False),
+        "fixed": fixed,
+    }
+    path = cache_dir / "probes" / f"{hashlib.sha256(dumps(key).encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        stored = read_json(path)
+        say(f"{arm.label}: batch fit from the cache ({len(stored['curve'])} probes)")
+        return BatchFit(**{**stored, "curve": tuple(ProbeResult(**point) for point in stored["curve"])})
+
+    run_probe = probe.isolated(
+        probe_batch,
+        configuration.dump(comparison),
+        str(cache_dir),
+        arm.label,
+        timeout_s=PROBE_TIMEOUT_S,
+    )
+
+    def said(batch: int) -> ProbeResult:
+        result = run_probe(batch)
+        peak = "out of memory" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f} MiB"
+        speed = "" if result.samples_per_s is None else f", {result.samples_per_s:.1f} samples/s"
+        say(f"{arm.label}: probe of batch {batch}: {peak}{speed}{'' if result.fits else ', does not fit'}")
+        return result
+
+    fit = batchfit.search(said, limit, cap=task.training_size(), also=fixed)
+    record = {
+        "limit_bytes": fit.limit_bytes,
+        "cap": fit.cap,
+        "a": fit.a,
+        "b": fit.b,
+        "curve": [point.to_record() for point in fit.curve],
+    }
+    write_json(path, record)
+    return fit
+
+
+def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
+    """Throughput at the largest batch that all arms share and latency of one sample, interleaved; stored once per arm."""
+    records = {arm.name: session.folder.arm(arm.name) for arm in session.arms}
+    if all(record and record["inference"] for record in records.values()):
+        return
+    device, task = session.device, session.task
+    arms = {arm.label: arm for arm in session.arms}
+    models = {label: resolve.build(arm.config).to(device).eval() for label, arm in arms.items()}
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    bf16 = session.comparison.training.precision == "bf16"
+    session.console.say("Measuring inference, interleaved across arms.")
+
+    def measured(size: int) -> dict[str, latency.LatencyResult]:
+        inputs = _inputs(task, task.worst_case(size), device)
+        calls = {label: partial(model, **inputs) for label, model in models.items()}
+        return latency.measure(calls, size, INFERENCE_ROUNDS, session.clock, synchronize=synchronize)
+
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        many, one = measured(min(batches.values())), measured(1)
+    for arm in session.arms:
+        record = records[arm.name]
+        assert record is not None, "arms are measured before inference"
+        record["inference"] = {**many[arm.label].to_record(), "latency_ms": one[arm.label].to_record()["latency_ms"]}
+        session.folder.write_arm(arm.name, record)

@@ -1,0 +1,193 @@
+"""From a configuration to things that can run: the task, the device, and the arms with all their options spelled out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from bench import registry
+from bench.config import ArmConfig, Comparison, TrainingConfig
+from bench.contracts import Task
+from bench.engine.progress import learning_rate_curve
+from bench.engine.step import StepSettings
+from bench.errors import UserError
+from bench.machine import look_at_driver, look_at_processor, run_program
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One architecture with its options under one batch policy."""
+
+    name: str
+    """Unique in the comparison; names the folder."""
+    policy: str
+    config: ArmConfig
+    """With the options of its preset filled in; ``config.name`` is the label that people read."""
+    training: TrainingConfig
+
+    @property
+    def label(self) -> str:
+        """Name without the batch policy."""
+        return self.config.name
+
+    def with_learning_rate(self, rate: float) -> Arm:
+        """The arm with another base learning rate."""
+        config = self.config.model_copy(update={"training": {**self.config.training, "learning_rate": rate}})
+        return replace(self, config=config, training=self.training.model_copy(update={"learning_rate": rate}))
+
+    def record(self) -> dict[str, Any]:
+        """The arm as it stands in ``comparison.json``."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "architecture": self.config.architecture or self.config.factory,
+            "options": self.config.options,
+            "policy": self.policy,
+            "pretrained": self.config.pretrained,
+        }
+
+
+def architecture_class(arm: ArmConfig) -> Any:
+    """The class or factory that an arm names."""
+    if arm.architecture is not None:
+        return registry.load_object(registry.architecture(arm.architecture).target, "architecture")
+    return registry.load_object(str(arm.factory), f"arms.{arm.name}.factory")
+
+
+def build(arm: ArmConfig) -> nn.Module:
+    """A fresh module of the arm's architecture.
+
+    Raises:
+        UserError: an option is unknown or wrong, or the factory does not give a module.
+    """
+    made = architecture_class(arm)
+    where = f"arms.{arm.name}.options"
+    if hasattr(made, "config_class"):
+        module = made(registry.make_config(made, arm.options, where))
+    else:
+        try:
+            module = made(**arm.options)
+        except TypeError as error:
+            raise UserError(f"{where}: {arm.factory} does not take these options ({error})") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(f"arms.{arm.name}.factory: {arm.factory} gave a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def make_task(comparison: Comparison, cache_dir: Path) -> Task:
+    """The comparison's task."""
+    options = dict(comparison.task)
+    made = registry.load_object(registry.task(options.pop("name")).target, "task")
+    return made(registry.make_config(made, options, "task"), cache_dir)
+
+
+def expand(comparison: Comparison) -> Comparison:
+    """The comparison with every option of the task's and the architectures' presets written out."""
+    task = dict(comparison.task)
+    made = registry.load_object(registry.task(task["name"]).target, "task")
+    task = {"name": task["name"], **registry.preset_options(made, comparison.preset), **task}
+    arms = []
+    for arm in comparison.arms:
+        preset = registry.preset_options(architecture_class(arm), comparison.preset)
+        arms.append(arm.model_copy(update={"options": {**preset, **arm.options}}))
+    return comparison.model_copy(update={"task": task, "arms": tuple(arms)})
+
+
+def expand_arms(comparison: Comparison) -> list[Arm]:
+    """Every arm under every batch policy."""
+    several = len(comparison.batch) > 1
+    return [
+        Arm(
+            name=f"{arm.name}.{policy.replace(':', '-')}" if several else arm.name,
+            policy=policy,
+            config=arm,
+            training=comparison.training_of(arm),
+        )
+        for policy in comparison.batch
+        for arm in comparison.arms
+    ]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for here.
+
+    Raises:
+        UserError: the name is unknown, or there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.split(":")[0] == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"device: {name!r} is not available (torch {torch.__version__} sees no GPU); use --device cpu, see `isochron doctor`"
+            )
+        return torch.device(name)
+    raise UserError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N")
+
+
+def pick_threads(threads: int | str) -> int:
+    """Torch threads: as told, or as many as there are cores that nothing else is using now.
+
+    Two spinning threads on one free core are many times slower than one, so a contested core is left alone.
+    """
+    cores = usable_cores()
+    if threads == "auto":
+        busy = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or cores)
+        return max(1, cores - round(busy))
+    if not 1 <= int(threads) <= cores:
+        raise UserError(f"threads: must be between 1 and {cores} (the usable cores), got {threads}")
+    return int(threads)
+
+
+def describe_device(device: torch.device, threads: int, memory_limit: int, load: bool = True) -> dict[str, Any]:
+    """The device as results name it; with the machine's load right now unless `load` is False."""
+    cpu = look_at_processor()
+    record: dict[str, Any] = {
+        "kind": device.type,
+        "name": cpu.model,
+        "cores": usable_cores(),
+        "threads": threads,
+        "memory_limit_bytes": memory_limit,
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        record |= {
+            "name": torch.cuda.get_device_name(device),
+            "driver": look_at_driver(run_program),
+            "cuda": torch.version.cuda,
+        }
+    if load:
+        record["load_at_start"] = cpu.load
+    return record
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
+def step_settings(training: TrainingConfig, batch: int) -> StepSettings:
+    """Optimiser settings of a run with this optimiser batch: the learning rate follows it by the declared rule."""
+    scale = math.sqrt(batch / training.reference_batch) if training.scaling == "sqrt" else 1.0
+    return StepSettings(
+        learning_rate=training.learning_rate * scale,
+        optimizer=training.optimizer,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+        precision=training.precision,
+        ema_half_life=training.ema_half_life,
+    )
+
+
+def curve(training: TrainingConfig) -> Any:
+    """Learning-rate factor as a function of progress."""
+    return learning_rate_curve(training.curve, training.warmup, training.cooldown)

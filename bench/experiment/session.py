@@ -1,0 +1,344 @@
+"""One process's work on a comparison: prepare, measure the arms, run the blocks, write what came of it."""
+
+from __future__ import annotations
+
+import gc
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from bench import config as configuration
+from bench.config import Comparison
+from bench.console import Console
+from bench.contracts import Clock, Recorder, Task
+from bench.engine import sentinel
+from bench.engine.blocks import Interrupted, run_block
+from bench.engine.clock import NANOSECONDS, Gaps, Heartbeat, SystemClock
+from bench.engine.progress import Budget
+from bench.engine.trainer import RunSettings, Trainer
+from bench.errors import UserError
+from bench.experiment import measure, resolve, tune
+from bench.experiment.resolve import Arm
+from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json
+from bench.store.write import ComparisonFolder, RunFolder
+
+FEW_STEPS = 50
+"""A run with fewer optimiser steps says so in the table."""
+SHRINK = 0.95
+"""After an out-of-memory error a run starts again with this share of its batch."""
+
+
+class Session:
+    """One process's work on a comparison's folder."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        folder: Path,
+        *,
+        console: Console,
+        cache_dir: Path,
+        stop_requested: Callable[[], bool] = lambda: False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Work on `comparison`, whose presets are written out and whose threads are a number, in `folder`."""
+        self.comparison, self.folder, self.console = comparison, ComparisonFolder(folder), console
+        self.cache_dir, self._stop_requested = cache_dir, stop_requested
+        self.clock = clock or SystemClock()
+        self.device = resolve.pick_device(comparison.device)
+        self.arms = resolve.expand_arms(comparison)
+        self.task: Task = resolve.make_task(comparison, cache_dir)
+        self._gaps = Gaps()
+        self._sentinel_kernel = sentinel.make_kernel(self.device)
+        torch.set_num_threads(int(comparison.threads))
+        if comparison.deterministic:
+            torch.use_deterministic_algorithms(True)
+
+    # ------------------------------------------------------------------------------------------------ whole course
+
+    def execute(self) -> None:
+        """Do what is left to do: prepare, measure the arms, run the blocks, and set the tables.
+
+        Raises:
+            Interrupted: the user asked to stop; states are saved.
+            UserError: something that the user can mend.
+        """
+        self._write_record("running")
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: collections between slices need not look at it again
+        with Heartbeat(self.clock, self._gaps), ExitStack() as stack:
+            stack.callback(gc.unfreeze)
+            with self._shared("setup"):
+                self._prepare()
+            with self._shared("probe"):
+                fits = measure.measure_arms(self)
+            self._apply(tune.search(self, fits))
+            for number, seed in enumerate(self.comparison.seeds, start=1):
+                self._block(f"block {number}/{len(self.comparison.seeds)} (seed {seed})", seed, fits)
+            measure.measure_inference(self, fits)
+        self._write_pictures()
+        self._write_record("finished")
+        self.console.log_to(None)
+        self.folder.seal()
+
+    def _apply(self, choices: Mapping[str, float]) -> None:
+        """Give the arms the learning rates that the search chose for them."""
+        self.arms = [arm.with_learning_rate(choices[arm.name]) if arm.name in choices else arm for arm in self.arms]
+        for arm in self.arms:
+            measure.store_learning_rate(self, arm)
+        self._write_record("running")
+
+    def _prepare(self) -> None:
+        for arm in self.arms:
+            resolve.build(arm.config)  # a wrong option is an error before any budget is spent
+        self.console.say(f"Preparing the data of task {self.task.name!r}.")
+        with self.console.counting() as report:
+            self.task.prepare(report)
+        path = self.folder.folder / "references.json"
+        references = getattr(self.task, "references", None)
+        if references is not None and not path.exists():
+            write_json(path, references())
+
+    @contextmanager
+    def _shared(self, category: str) -> Iterator[None]:
+        """Measure time that belongs to all runs alike; each gets an equal share in its ledger."""
+        started = self.clock.now()
+        yield
+        path = self.folder.folder / "shared_seconds.json"
+        seconds = read_json(path) if path.exists() else {}
+        seconds.setdefault(category, (self.clock.now() - started) / NANOSECONDS)
+        write_json(path, seconds)
+
+    def _write_record(self, status: str) -> None:
+        comparison, task = self.comparison, self.task
+        path = self.folder.folder / "comparison.json"
+        old = read_json(path) if path.exists() else {}
+        self.folder.write_record(
+            {
+                "name": comparison.name,
+                "preset": comparison.preset,
+                "description": comparison.description,
+                "caption": comparison.caption,
+                "task": {
+                    "name": task.name,
+                    "options": {key: value for key, value in comparison.task.items() if key != "name"},
+                    "metrics": [metric._asdict() for metric in task.metrics],
+                },
+                "arms": [arm.record() for arm in self.arms],
+                "reference": comparison.reference_arm,
+                "seeds": list(comparison.seeds),
+                "budget_s": comparison.budget.amount if comparison.budget.unit == "seconds" else None,
+                "budget": comparison.budget.model_dump(),
+                "eval_fractions": list(comparison.eval_fractions),
+                "slice": comparison.slice,
+                "device": old.get("device")
+                or resolve.describe_device(
+                    self.device, int(comparison.threads), measure.memory_limit(comparison, self.device)
+                ),
+                "precision": {"fp32": "fp32", "bf16": "bf16 autocast"}[comparison.training.precision],
+                "tuning": tune.stored(self.folder.folder),
+                "warnings": list(getattr(task, "notices", ())),
+                "status": status,
+            }
+        )
+
+    # ------------------------------------------------------------------------------------------------------ blocks
+
+    def _block(self, title: str, seed: int, fits: Mapping[str, int]) -> None:
+        """Run all arms of one seed that have not ended yet."""
+        waiting = [(arm, fits[arm.name], ()) for arm in self.arms if self._folder_of(arm, seed).outcome is None]
+        while waiting:
+            trainers, recorders = [], {}
+            for arm, batch, attempts in waiting:
+                recorder = self._folder_of(arm, seed)
+                trainers.append(self._trainer(arm, seed, self._batch(recorder, batch), recorder))
+                recorders[id(trainers[-1])] = (arm, recorder, attempts)
+            waiting = self._run_trainers(title, seed, trainers, recorders)
+
+    def _run_trainers(self, title: str, seed: int, trainers: list[Trainer], recorders: dict[int, Any]) -> list[Any]:
+        """Run one interleaved set to its end; the arms that ran out of memory come back, with a smaller batch."""
+        again = []
+
+        def ended(trainer: Trainer, status: str, reason: str) -> None:
+            arm, recorder, attempts = recorders[id(trainer)]
+            trainer.finish(status, reason)
+            recorder.seal([f"started again after running out of memory at batch {batch}" for batch in attempts])
+            self.console.say(
+                f"{title}: {arm.name} {status} after {trainer.steps} steps{f': {reason}' if reason else ''}"
+            )
+            if status == "out-of-memory":
+                batch = trainer.settings.batch
+                if batch <= 1:
+                    raise UserError(
+                        f"{arm.name}: out of memory at batch 1; give the comparison a smaller task or the device more memory"
+                    )
+                recorder.folder.rename(recorder.folder.with_name(f"{recorder.folder.name}.out-of-memory-{batch}"))
+                again.append((arm, min(int(batch * SHRINK), batch - 1), (*attempts, batch)))
+
+        with self.console.progress(title, total=float(len(trainers))) as update:
+
+            def show(trainer: Trainer, loss: float, progress: float) -> None:
+                done = sum(other.budget.fraction for other in trainers)
+                rate = (
+                    trainer.settings.batch / trainer.budget.last
+                    if trainer.settings.unit == "seconds" and trainer.budget.last
+                    else 0.0
+                )
+                update(
+                    done,
+                    f"{trainer.settings.arm}  step {trainer.steps}  p {progress:.2f}  loss {loss:.4f}"
+                    + (f"  {rate:.1f} samples/s" if rate else ""),
+                )
+
+            for trainer in trainers:
+                trainer.on_step = show
+            try:
+                run_block(
+                    trainers,
+                    slice_fraction=self.comparison.slice,
+                    clock=self.clock,
+                    sentinel=lambda when: self._sentinel(seed, when),
+                    sentinel_interval=self.comparison.sentinel.interval,
+                    checkpoint_interval=self.comparison.checkpoint_interval,
+                    on_end=ended,
+                    stop_requested=self._stop_requested,
+                )
+            except Interrupted:
+                self._write_record("stopped")
+                raise
+            finally:
+                for _, recorder, _ in recorders.values():
+                    recorder.close()
+        self._flag(seed)
+        return again
+
+    def make_trainer(
+        self,
+        arm: Arm,
+        seed: int,
+        batch: int,
+        recorder: Recorder,
+        *,
+        budget: Budget | None = None,
+        eval_fractions: Sequence[float] | None = None,
+        name: str | None = None,
+    ) -> Trainer:
+        """Trainer of one run; nothing of it is built yet.
+
+        What is left out is as the comparison says; `name` is the one that the run's random numbers come from.
+        """
+        comparison, training = self.comparison, arm.training
+        settings = RunSettings(
+            arm=name or arm.name,
+            seed=seed,
+            batch=batch,
+            step=resolve.step_settings(training, batch),
+            curve=resolve.curve(training),
+            eval_fractions=tuple(comparison.eval_fractions if eval_fractions is None else eval_fractions),
+            unit=comparison.budget.unit,
+            compile=training.compile,
+            charge_compilation=training.charge_compilation,
+        )
+        return Trainer(
+            build=partial(resolve.build, arm.config),
+            task=self.task,
+            settings=settings,
+            budget=budget or Budget(comparison.budget.amount),
+            device=self.device,
+            clock=self.clock,
+            recorder=recorder,
+            gaps=self._gaps,
+        )
+
+    def _folder_of(self, arm: Arm, seed: int) -> RunFolder:
+        config = self.comparison.model_copy(
+            update={"arms": (arm.config,), "batch": (arm.policy,), "seeds": (seed,), "reference": ""}
+        )
+        return self.folder.run(arm.record(), seed, configuration.dump(config))
+
+    def _batch(self, recorder: RunFolder, batch: int) -> int:
+        """The batch that the run started with, where it goes on, else the one that was chosen."""
+        events = read_lines(recorder.folder / "events.jsonl")
+        return events[0]["batch"] if events and (recorder.folder / "resume" / "state.json").exists() else batch
+
+    def _trainer(self, arm: Arm, seed: int, batch: int, recorder: RunFolder) -> Trainer:
+        trainer = self.make_trainer(arm, seed, batch, recorder)
+        trainer.set_up()
+        state = recorder.begin()
+        if state is None:
+            shared = read_json(self.folder.folder / "shared_seconds.json")
+            runs = len(self.arms) * len(self.comparison.seeds)
+            for category, seconds in shared.items():
+                trainer.ledger.book_apart(category, int(seconds * NANOSECONDS / runs))
+        else:
+            trainer.restore(*state)
+        return trainer
+
+    # ------------------------------------------------------------------------------------------ sentinel and flags
+
+    def _sentinel(self, seed: int, when: str) -> float:
+        seconds = self.comparison.sentinel.seconds
+        if not seconds:
+            return 0.0
+        started = self.clock.now()
+        synchronize = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
+        rate = sentinel.measure(self._sentinel_kernel, self.clock, seconds=seconds, synchronize=synchronize)
+        log = LineFile(self.folder.folder / "sentinel.jsonl")
+        log.append({"time": time.time(), "block": seed, "when": when, "rate": rate})
+        log.close()
+        return (self.clock.now() - started) / NANOSECONDS
+
+    def _flag(self, seed: int) -> None:
+        """Add to the block's ended runs what a reader must know about them."""
+        rates = [line["rate"] for line in read_lines(self.folder.folder / "sentinel.jsonl") if line["block"] == seed]
+        drift = sentinel.drift(rates) if len(rates) > 1 else 0.0
+        for arm in self.arms:
+            recorder = self._folder_of(arm, seed)
+            outcome = recorder.outcome
+            if outcome is None or outcome["flags"]:
+                continue
+            flags = []
+            if drift > sentinel.DRIFT_LIMIT:
+                flags.append(f"sentinel drift {100 * drift:.1f} %")
+            if outcome["status"] == "finished" and outcome["steps"] < FEW_STEPS:
+                flags.append(f"only {outcome['steps']} steps (fewer than {FEW_STEPS})")
+            recorder.seal(flags)
+
+    # ---------------------------------------------------------------------------------------------------- pictures
+
+    def _write_pictures(self) -> None:
+        """Paint test views with the weights of the first seed, for the eye."""
+        models = {}
+        for arm in self.arms:
+            recorder = self._folder_of(arm, self.comparison.seeds[0])
+            if recorder.outcome is not None and recorder.outcome["status"] == "finished":
+                models[arm.name] = load_weights(arm, recorder.folder, self.device)
+        if not models:
+            return
+        with torch.inference_mode():
+            grid = self.task.pictures(models, self.device)
+        if grid is not None:
+            save_picture(self.folder.folder / "pictures" / "grid.png", grid)
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as a PNG, all or nothing."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_weights(arm: Arm, run: Path, device: torch.device) -> torch.nn.Module:
+    """The arm's architecture with the final weights of a run, in eval mode."""
+    model = resolve.build(arm.config)
+    model.load_state_dict(load_file(run / "checkpoint.safetensors"))
+    return model.to(device).eval()

@@ -1,0 +1,139 @@
+"""Names -> architectures and tasks, loaded only when used. Third parties register through entry points."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.errors import UserError
+
+ENTRY_POINT_GROUP = "isochron.architectures"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: where its class is, which task it serves, and what it is in a few words."""
+
+    target: str
+    """``package.module:Name``"""
+    task: str
+    summary: str
+
+
+ARCHITECTURES: dict[str, Entry] = {
+    "lvsm-decoder-only": Entry(
+        "baselines.lvsm:LVSMDecoderOnly", "nvs", "LVSM, full self-attention over inputs and target"
+    ),
+    "efficient-lvsm": Entry(
+        "models.efficient_lvsm:EfficientLVSM", "nvs", "Efficient-LVSM, two streams with one-way cross-attention"
+    ),
+}
+
+TASKS: dict[str, Entry] = {
+    "nvs": Entry("bench.tasks.nvs:NovelViewSynthesis", "nvs", "novel view synthesis on rendered scenes"),
+}
+
+
+def architectures() -> dict[str, Entry]:
+    """All registered architectures, the project's own and those of installed packages.
+
+    An entry point ``name = "pkg.file:Class"`` in the group `isochron.architectures` registers one; the class says which
+    task it serves in an attribute ``task`` (default ``nvs``).
+    """
+    found = dict(ARCHITECTURES)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found:
+            raise UserError(f"architecture {point.name!r} is registered twice; rename the entry point of {point.value}")
+        found[point.name] = Entry(point.value, "", f"from {point.dist.name if point.dist else point.value}")
+    return found
+
+
+def load_object(target: str, what: str) -> Any:
+    """Import ``package.module:Name``; the folder that the command was started in is searched first.
+
+    Raises:
+        UserError: there is no such module or name, or importing it failed.
+    """
+    module_name, separator, name = target.partition(":")
+    if not separator or not name:
+        raise UserError(f"{what} {target!r}: write it as package.module:Name")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{what} {target!r}: no module named {error.name!r}; install it, or start from its folder"
+        ) from error
+    except AttributeError as error:
+        raise UserError(f"{what} {target!r}: the module has no {name!r}") from error
+    except ImportError as error:
+        raise UserError(f"{what} {target!r}: cannot be imported ({error})") from error
+
+
+def architecture(name: str) -> Entry:
+    """The entry of a registered architecture.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    known = architectures()
+    if name not in known:
+        raise UserError(
+            f"architecture {name!r} is unknown; known: {', '.join(sorted(known))}; or use 'factory: pkg.file:Name'"
+        )
+    return known[name]
+
+
+def task(name: str) -> Entry:
+    """The entry of a registered task.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name not in TASKS:
+        raise UserError(f"task {name!r} is unknown; known: {', '.join(sorted(TASKS))}")
+    return TASKS[name]
+
+
+def preset_options(cls: Any, preset: str) -> dict[str, Any]:
+    """Options of `cls` under a preset: from ``PRESETS`` in its module, empty if it has none of that name."""
+    presets = getattr(sys.modules[cls.__module__], "PRESETS", {})
+    chosen = presets.get(preset)
+    if chosen is None:
+        return {}
+    return (
+        {field.name: getattr(chosen, field.name) for field in fields(chosen)} if is_dataclass(chosen) else dict(chosen)
+    )
+
+
+def make_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
+    """The frozen config dataclass of `cls` from options, with types checked.
+
+    Raises:
+        UserError: an option is unknown or has a wrong type or value; the line names `where` and the option.
+    """
+    config_class = cls.config_class
+    hints = get_type_hints(config_class)
+    checked = {}
+    for key, value in options.items():
+        if key not in {field.name for field in fields(config_class)}:
+            known = ", ".join(sorted(field.name for field in fields(config_class)))
+            raise UserError(f"{where}.{key}: unknown option of {cls.__name__}; known: {known}")
+        try:
+            checked[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise UserError(f"{where}.{key}: {message[0].lower() + message[1:]}, got {value!r}") from None
+    try:
+        return config_class(**checked)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: {error}") from error
