@@ -72,7 +72,7 @@ def draw_curves(summary: Summary) -> Figure:
 
     metric = summary.comparison.headline
     rows = len(_legend_entries(summary))
-    figure = Figure(figsize=(7.2, 5.6 + 0.11 * rows), layout="constrained")
+    figure = Figure(figsize=(7.2, 5.4 + 0.11 * rows), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True)
     for ax, view in zip(axes.flat, VIEWS, strict=True):
         scale, label = _axis(summary, view)
@@ -86,8 +86,7 @@ def draw_curves(summary: Summary) -> Figure:
             ax.axhline(reference[1], color="0.45", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     for ax in axes[:, 0]:
         ax.set_ylabel(metric.label)
-    for ax in axes[:, 1]:
-        _name_references(ax, _learn_nothing(summary))
+    _name_references(axes[0, 0], _learn_nothing(summary))
     handles = _legend_entries(summary)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=2, frameon=False, handlelength=3.2, columnspacing=2.5
@@ -138,12 +137,13 @@ def draw_ledger(summary: Summary) -> Figure:
                 ax.text(centre, row, text.significant(value, 3), ha="center", va="center", fontsize=7, bbox=box)
             left += value
     budget = summary.comparison.record.budget_s
-    ax.axvline(budget, color="black", linewidth=1.0, linestyle=(0, (4, 2)))
-    ax.annotate("budget", (budget, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
-                ha="center", va="bottom", fontsize=8)  # fmt: skip
+    if budget is not None:
+        ax.axvline(budget, color="black", linewidth=1.0, linestyle=(0, (4, 2)))
+        ax.annotate("budget", (budget, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+                    ha="center", va="bottom", fontsize=8)  # fmt: skip
     ax.set_yticks(range(len(arms)), [arm.title for arm in arms])
     ax.set_ylim(max(1, len(arms)) - 0.5, -0.5)
-    ax.set_xlim(0, max(width, budget) * 1.02)
+    ax.set_xlim(0, max(width, budget or 0.0) * 1.02)
     ax.set_xlabel("seconds a run (mean over seeds; coloured: charged, grey: not charged)", fontsize=9)
     ax.tick_params(axis="y", length=0)
     handles = [
@@ -167,7 +167,7 @@ def _mean_seconds(arm: ArmSummary) -> dict[str, float]:
 def _axis(summary: Summary, view: View) -> tuple[float, str]:
     """Factor and label of a panel's axis."""
     if view == "time":
-        time = text.TimeScale(summary.comparison.record.budget_s)
+        time = text.TimeScale(summary.comparison.span_s)
         return 1 / time.divisor, f"charged time ({time.unit})"
     if view == "flops":
         ends = [curve.positions["flops"][-1] for curves in summary.curves.values() for curve in curves.values()]
@@ -217,7 +217,7 @@ def _learn_nothing(summary: Summary) -> list[tuple[str, float]]:
 
 
 def _name_references(ax: Axes, references: Sequence[tuple[str, float]]) -> None:
-    """Write each dotted line's name at the right edge, pushed apart where two would overlap."""
+    """Write each dotted line's name on it, at the right end, pushed apart where two would overlap."""
     if not references:
         return
     low, high = ax.get_ylim()
@@ -229,8 +229,8 @@ def _name_references(ax: Axes, references: Sequence[tuple[str, float]]) -> None:
             if overlap > 1e-9:
                 heights[index], heights[index + 1] = below - overlap / 2, above + overlap / 2
     for (label, _), height in zip(references, heights, strict=True):
-        ax.annotate(label, (1, height), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
-                    va="center", ha="left", fontsize=7.5, color="0.35", annotation_clip=False)  # fmt: skip
+        ax.annotate(label, (1, height), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
+                    va="bottom", ha="right", fontsize=6, color="0.35", annotation_clip=False)  # fmt: skip
 
 
 def _title(figure: Figure, summary: Summary, what: str) -> None:

@@ -28,6 +28,8 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     Raises:
         UserError: the result is unfinished or does not verify, or one is published there already.
     """
+    if not (folder / "comparison.json").is_file():
+        raise UserError(f"{folder}: holds no comparison.json; give the folder that `isochron run` printed")
     record = read_json(folder / "comparison.json")
     if record["status"] != "finished":
         raise UserError(f"{folder}: is {record['status']}, not finished; only finished results are published")

@@ -136,7 +136,7 @@ def _steps(arm: ArmSummary) -> str:
 def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
     """Differences against the reference arm of the same policy, crossover and verdict."""
     rows, sentences = [], []
-    time = text.TimeScale(summary.comparison.record.budget_s)
+    time = text.TimeScale(summary.comparison.span_s)
     headline = summary.comparison.headline
     for pair in pairs:
         for metric in summary.comparison.metrics:
@@ -208,7 +208,7 @@ def views_section(summary: Summary, standings: Sequence[ViewStanding]) -> Sectio
 
 def _position(summary: Summary, standing: ViewStanding, position: float) -> str:
     if standing.view == "time":
-        return text.TimeScale(summary.comparison.record.budget_s)(position)
+        return text.TimeScale(summary.comparison.span_s)(position)
     if standing.view == "flops":
         return f"{text.significant(position / 1e12)} TFLOP"
     return f"{text.fixed(position, 0)} {standing.view}"

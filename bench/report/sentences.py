@@ -103,13 +103,16 @@ def caption(summary: Summary) -> tuple[str, ...]:
     about += [f"{device.threads} thread{'s' if device.threads > 1 else ''}"] if device.threads else []
     about += [f"torch {device.torch}"] if device.torch else []
     about += [f"load {device.load_at_start:.1f} at the start"] if device.load_at_start is not None else []
-    seconds = text.TimeScale(record.budget_s)
+    budget = f"{record.budget.get('amount', 0):g} {record.budget.get('unit', '')}"
+    if record.budget_s is not None:
+        budget = f"{text.TimeScale(record.budget_s)(record.budget_s)} charged"
     lines = [" ".join(record.description.split())] if record.description else []
     lines += [
         f"Device: {', '.join(about)}; {record.precision}. Protocol {record.protocol}.",
-        f"Budget: {seconds(record.budget_s)} charged a run, {len(record.seeds)} seed"
+        f"Budget: {budget} a run, {len(record.seeds)} seed"
         f"{'s' if len(record.seeds) > 1 else ''}, evaluated at {', '.join(f'{x:g}' for x in record.eval_fractions)} of it.",
     ]
+    lines += [" ".join(record.caption.split())] if record.caption else []
     if device.memory_limit_bytes:
         lines.append(f"Declared memory for training: {text.size(device.memory_limit_bytes)}.")
     for policy in summary.comparison.policies:

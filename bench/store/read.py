@@ -127,6 +127,13 @@ class Comparison:
         return self._measured[arm.name]
 
     @cached_property
+    def span_s(self) -> float:
+        """Seconds that a run was given or, where the budget counts something else, that the longest one took."""
+        if self.record.budget_s is not None:
+            return self.record.budget_s
+        return max((run.facts.spent_s for run in self.runs if run.finished), default=1.0)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Every announced run, arm by arm, seed by seed."""
         return tuple(self._run(arm, seed) for arm in self.arms for seed in self.record.seeds)

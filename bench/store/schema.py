@@ -73,7 +73,11 @@ class ComparisonRecord(_Record):
     arms: tuple[Arm, ...]
     reference: str
     seeds: tuple[int, ...]
-    budget_s: float
+    budget_s: float | None
+    """None where the budget counts steps or samples."""
+    budget: dict[str, Any] = {}
+    """``{"amount", "unit"}``"""
+    caption: str = ""
     eval_fractions: tuple[float, ...]
     device: Device
     precision: str
@@ -134,7 +138,7 @@ class RunRecord(_Record):
     status: str
     reason: str = ""
     flags: tuple[str, ...] = ()
-    budget_s: float = 0.0
+    budget_s: float | None = None
     spent_s: float = 0.0
     overshoot_s: float = 0.0
     overshoot_bound_s: float | None = None
