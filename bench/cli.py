@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -92,6 +93,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return "the disk is full; free some space and run `isochron resume` on the folder"
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'} (isochron --debug shows where)"
 
@@ -164,6 +167,21 @@ def _execute(session: Any, json_output: bool) -> None:
         print(f"isochron: stopped and saved; go on with `isochron resume {folder}`", file=sys.stderr)
         raise SystemExit(130) from None
     _report(folder, session.console.say, json_output)
+    _require_finished(folder)
+
+
+def _require_finished(folder: Path) -> None:
+    """Nobody who reads only the exit code may take a comparison with a diverged run for a clean one."""
+    from bench.store.read import open_comparison
+
+    others = [run for run in open_comparison(folder).runs if not run.finished]
+    if others:
+        first = others[0]
+        reason = f" ({first.record.reason})" if first.record and first.record.reason else ""
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UserError(
+            f"{folder}: {first.arm.name}, seed {first.seed}: {first.status}{reason}{more}; the table shows it and the rest"
+        )
 
 
 def _report(folder: Path, say: Callable[[str], None], json_output: bool) -> None:
@@ -256,7 +274,8 @@ def replay(
 
     result = again(run_dir, **_parts(quiet, False))
     if result.identical:
-        print(f"identical: {result.steps} steps gave the same weights to the last bit")
+        if not quiet:
+            print(f"identical: {result.steps} steps gave the same weights to the last bit")
         return
     shown = (
         "its weights are not at hand"
@@ -373,18 +392,26 @@ def aa(
 ) -> None:
     """A/A gate: one arm under two names must tie. Reports how often it did not."""
     comparison = _load(source, preset, budget, seeds, device, None, changes)
+    from bench.engine.blocks import Interrupted
     from bench.experiment.gate import run_gate
 
-    parts = _parts(quiet, json_output)
-    outcome = run_gate(
-        comparison,
-        out or _new_folder(comparison, "-aa"),
-        repetitions=repetitions,
-        arm=arm,
-        stop_requested=_stop_on_signals(),
-        **parts,
-    )
-    print(json.dumps(outcome.to_dict()) if json_output else outcome.render())
+    folder, stop_requested = out or _new_folder(comparison, "-aa"), _stop_on_signals()
+    try:
+        outcome = run_gate(
+            comparison,
+            folder,
+            repetitions=repetitions,
+            arm=arm,
+            stop_requested=stop_requested,
+            **_parts(quiet, json_output),
+        )
+    except Interrupted as stopped:
+        print(f"isochron: {stopped}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if json_output:
+        print(json.dumps(outcome.to_dict()))
+    elif not quiet:
+        print(outcome.render())
 
 
 @app.command("list")

@@ -85,7 +85,10 @@ class BudgetConfig(BaseModel):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TuneConfig(_Section):
@@ -113,7 +116,7 @@ class TrainingConfig(_Section):
     reference_batch: int = Field(16, ge=1)
     scaling: Literal["sqrt", "none"] = "sqrt"
     """How the rate follows the optimiser batch: ``sqrt(batch / reference_batch)`` or not at all."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
     gradient_clip: float = Field(1.0, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
@@ -316,6 +319,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is no valid YAML; mend that line") from error

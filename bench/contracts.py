@@ -71,6 +71,7 @@ class Task(Protocol):
 
     Optional members, found by ``getattr``: ``references(split="test")`` (predictors that learn nothing, scored like a
     model: ``[{"name", "label", "metrics", "records"}]``), ``notices`` (lines that must stand under the table),
+    ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
     ``synthetic(batch_size, seed)`` and ``edge_cases(batch_size)`` (random and degenerate legal host batches, for the
     conformance kit).
     """

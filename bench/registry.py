@@ -62,21 +62,23 @@ def load_object(target: str, what: str) -> Any:
         UserError: there is no such module or name, or importing it failed.
     """
     module_name, separator, name = target.partition(":")
-    if not separator or not name:
+    if not separator or not name or not module_name or module_name.startswith("."):
         raise UserError(f"{what} {target!r}: write it as package.module:Name")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{what} {target!r}: no module named {error.name!r}; install it, or start from its folder"
         ) from error
-    except AttributeError as error:
-        raise UserError(f"{what} {target!r}: the module has no {name!r}") from error
-    except ImportError as error:
-        raise UserError(f"{what} {target!r}: cannot be imported ({error})") from error
+    except Exception as error:  # whatever the module does when it is imported; --debug shows where
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{what} {target!r}: cannot be imported ({problem}); mend the module") from error
+    if not hasattr(module, name):
+        raise UserError(f"{what} {target!r}: the module has no {name!r}; mend the name")
+    return getattr(module, name)
 
 
 def architecture(name: str) -> Entry:

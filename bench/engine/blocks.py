@@ -60,11 +60,12 @@ def run_block(
     Raises:
         Interrupted: `stop_requested()` turned true; every state is saved.
     """
+    open_runs = list(trainers)
 
     def watch_machine(when: str) -> None:
         seconds = sentinel(when)
-        for trainer in trainers:
-            trainer.ledger.book_apart("sentinel", int(seconds * NANOSECONDS / len(trainers)))
+        for trainer in open_runs:
+            trainer.ledger.book_apart("sentinel", int(seconds * NANOSECONDS / len(open_runs)))
 
     going = [trainer for trainer in trainers if not trainer.finished]
     watch_machine("start")
@@ -75,11 +76,12 @@ def run_block(
         for trainer in round_:
             if trainer not in going:
                 continue
-            reached[id(trainer)] = max(reached[id(trainer)] + slice_fraction, trainer.budget.fraction)
+            reached[id(trainer)] += slice_fraction  # a step longer than a slice waits until the others have caught up
             try:
                 trainer.advance(reached[id(trainer)], stop_requested)
             except (Diverged, OutOfMemory) as error:
                 going.remove(trainer)
+                open_runs.remove(trainer)
                 on_end(trainer, error.status, str(error))
                 continue
             if stop_requested():

@@ -88,8 +88,8 @@ class FlopReport:
     forward_per_sample: int
     """One forward pass in evaluation mode, as `FlopCounterMode` counts it."""
     training_per_sample: int
-    """Forward and backward in training mode as executed: frozen parts cost less than three forwards, gradient
-    checkpointing and the fused attention's recomputed scores cost more."""
+    """Forward and backward in training mode as executed: frozen parts make it less than three forwards, gradient
+    checkpointing more; the recomputed scores of a fused attention kernel are not in it."""
     counters: dict[str, int | None]
     """Forward FLOPs per sample by ``torch``, ``fvcore`` and ``closed_form`` (None: the model offers no ``flops``)."""
     other_operators: dict[str, int] = field(default_factory=dict)
@@ -229,10 +229,11 @@ def _train_once(model: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[s
     try:
         outputs = model(**inputs)
         terms = [output.float().sum() for output in _tensors(outputs) if output.requires_grad]
-        if hasattr(model, "auxiliary_loss"):
-            terms.append(model.auxiliary_loss(batch, outputs))
+        auxiliary_loss = getattr(model, "auxiliary_loss", None)
+        if auxiliary_loss is not None:
+            terms.append(auxiliary_loss(batch, outputs))
         if terms:
-            torch.stack([term.reshape(()) for term in terms]).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack([term.reshape(()) for term in terms]).sum().backward()
     finally:
         model.zero_grad(set_to_none=True)
         model.eval()

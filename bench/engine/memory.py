@@ -173,10 +173,11 @@ def available() -> int:
 def steady_allocator() -> bool:
     """Make the C library keep freed memory for the next step, in the same way from the first step on.
 
-    By default glibc hands large blocks back to the system and has every page zeroed anew in the next step, and moves the
-    size at which it does so while the program runs. Fixed at the largest size it moves to (32 MiB), without shrinking the
-    heap, training on a CPU was 2 to 15 % faster and the same probe took the same memory to 2 to 3 % instead of 5 %. Call it
-    first thing, in probes and in runs alike. Returns False where the C library is another one.
+    By default glibc hands large blocks back to the system, which must zero every page anew in the next step, and moves the
+    size at which it does so while the program runs. Fixed at the largest size that it moves to (32 MiB) and without
+    shrinking the heap, training on a CPU was 3 to 12 % faster (small transformers, interleaved). Probes and runs must use
+    the same setting, for it changes what a step takes (by 2 to 6 % there): call it first thing in both. Returns False
+    where the C library is another one.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -70,13 +70,13 @@ def measure(
         reason = str(error).strip().splitlines()
         return ProbeResult(batch, None, None, False, reason[0] if reason else "out of memory")
     peak = meter.peak()
-    error = None
+    misfit = None
     if peak.bytes > meter.limit():
-        error = f"takes {peak.bytes / meter.limit():.0%} of the memory limit"
+        misfit = f"takes {peak.bytes / meter.limit():.0%} of the memory limit"
     elif peak.retries:
-        error = f"the allocator retried {peak.retries} times"
+        misfit = f"the allocator retried {peak.retries} times"
     median = statistics.median(times[1:] or times)
-    return ProbeResult(batch, peak.bytes, 1e9 * batch / max(1, median), error is None, error, peak.retries)
+    return ProbeResult(batch, peak.bytes, 1e9 * batch / max(1, median), misfit is None, misfit, peak.retries)
 
 
 def isolated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def start(comparison: Comparison, folder: Path, **parts: Any) -> Session:
     )
     session = Session(expanded, folder, **parts)
     write_bytes(folder / "comparison.yaml", configuration.dump(expanded).encode())
-    write_provenance(folder / "provenance")
+    write_provenance(folder / "provenance", resolve.outside_sources(expanded.arms))
     session.console.log_to(folder / "log.txt")
     return session
 
@@ -50,9 +51,25 @@ def reopen(folder: Path, **parts: Any) -> Session:
             f"{folder}: was made by other code (sources {before[:12]}, now {code_hash()[:12]}); "
             "check out that code, or start a new comparison"
         )
-    session = Session(configuration.load(path), folder, **parts)
+    comparison = configuration.load(path)
+    for source in resolve.outside_sources(comparison.arms):
+        if source.read_bytes() != _kept_source(folder, source.name):
+            raise UserError(f"{source}: has changed since {folder} was started; restore it, or start a new comparison")
+    session = Session(comparison, folder, **parts)
     session.console.log_to(folder / "log.txt")
     return session
+
+
+def _kept_source(folder: Path, name: str) -> bytes | None:
+    """Source of a third party's architecture as it was when the comparison was started."""
+    path = folder / "provenance" / "sources.zip"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(f"outside/{name}")
+    except KeyError:
+        return None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}); the folder is incomplete") from error
 
 
 def extend(folder: Path, seeds: int, **parts: Any) -> Session:

@@ -78,6 +78,7 @@ def run_gate(
 
     Raises:
         UserError: fewer than two seeds, or no such arm.
+        Interrupted: the user asked to stop.
     """
     from bench.engine.blocks import Interrupted
 
@@ -105,7 +106,7 @@ def run_gate(
         try:
             session.execute()
         except Interrupted:
-            raise UserError(f"{folder}: the gate was stopped after {number} of {repetitions} repetitions") from None
+            raise Interrupted(f"{folder}: the gate was stopped after {number} of {repetitions} repetitions") from None
         result = open_comparison(place)
         metric = result.headline.label
         finals = [

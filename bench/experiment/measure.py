@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from bench import config as configuration
+from bench import registry
 from bench.config import Comparison
 from bench.contracts import Batch, Task
 from bench.engine import batchfit, latency, probe
 from bench.engine.batchfit import BatchFit, ProbeResult
 from bench.engine.clock import SystemClock
 from bench.engine.flops import triangulate
-from bench.engine.launch import run_isolated
-from bench.engine.memory import CpuMeter, CudaMeter, MemoryMeter
+from bench.engine.launch import PRELOAD, run_isolated
+from bench.engine.memory import CpuMeter, CudaMeter, MemoryMeter, steady_allocator
 from bench.engine.step import TrainingStep, make_optimizer
 from bench.experiment import resolve
 from bench.experiment.resolve import Arm
-from bench.store.files import read_json, write_json
+from bench.store.files import read_json, sha256, write_json
 from bench.store.provenance import code_hash
 from bench.store.write import dumps
 
@@ -39,7 +42,8 @@ def memory_limit(comparison: Comparison, device: torch.device) -> int:
 
 
 def _meter(comparison: Comparison, device: torch.device) -> MemoryMeter:
-    return CudaMeter(device) if device.type == "cuda" else CpuMeter(comparison.cpu_memory)
+    # On a CPU a probe far above the limit is ended early: it must not take the machine down to say that it does not fit.
+    return CudaMeter(device) if device.type == "cuda" else CpuMeter(comparison.cpu_memory, end_above=1.5)
 
 
 def _arm_of(comparison: Comparison, label: str) -> Arm:
@@ -51,6 +55,7 @@ def _arm_of(comparison: Comparison, label: str) -> Arm:
 
 def probe_batch(comparison_yaml: str, cache_dir: str, label: str, batch: int) -> dict[str, Any]:
     """Train `label` for a few steps at `batch`, in a process of its own; the record of a `ProbeResult`."""
+    steady_allocator()
     comparison = configuration.from_text(comparison_yaml)
     device = resolve.pick_device(comparison.device)
     torch.set_num_threads(int(comparison.threads))
@@ -58,16 +63,31 @@ def probe_batch(comparison_yaml: str, cache_dir: str, label: str, batch: int) ->
     torch.manual_seed(0)
     model = resolve.build(arm.config).to(device).train()
     settings = resolve.step_settings(arm.training, batch)
-    step = TrainingStep(task, model, make_optimizer(model, settings), settings, device)
+    average = copy.deepcopy(model) if settings.ema_half_life is not None else None
+    trained = cast(nn.Module, torch.compile(model)) if arm.training.compile else model
+    step = TrainingStep(task, trained, make_optimizer(model, settings), settings, device, average)
+    bf16 = arm.training.precision == "bf16"
 
     def evaluate_once() -> None:
-        with torch.inference_mode():
-            model.eval()(**_inputs(task, task.worst_case(batch), device))
+        inputs = _inputs(task, task.worst_case(getattr(task, "evaluation_batch", batch)), device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            model.eval()(**inputs)
 
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
-    extra = {"synchronize": synchronize} if synchronize else {}
-    meter = _meter(comparison, device)
-    return probe.measure(step, task.worst_case, evaluate_once, batch, meter, SystemClock(), **extra).to_record()  # type: ignore[arg-type]
+    result = probe.measure(
+        partial(step, average_decay=0.5),
+        task.worst_case,
+        evaluate_once,
+        batch,
+        _meter(comparison, device),
+        SystemClock(),
+        synchronize=synchronizer(device),
+    )
+    return result.to_record()
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """What waits for `device`."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
 def count_flops(comparison_yaml: str, cache_dir: str, label: str) -> dict[str, Any]:
@@ -101,18 +121,22 @@ def _inputs(task: Task, batch: Batch, device: torch.device) -> Batch:
 def measure_arms(session: Session) -> dict[str, int]:
     """Count, probe and choose the batch of every arm; what is stored already is kept. Returns arm name -> batch."""
     batches = {}
+    once: dict[str, tuple[dict[str, Any], BatchFit]] = {}  # label -> counts and fit, whatever the batch policy
     for arm in session.arms:
         record = session.folder.arm(arm.name)
         if record is None:
-            record = _measure_arm(session, arm)
+            if arm.label not in once:
+                counted = counts(session.comparison, session.cache_dir, arm)
+                say = session.console.say
+                fit = fit_batch(session.comparison, session.cache_dir, session.task, arm, session.device, say)
+                once[arm.label] = counted, fit
+            record = _measure_arm(session, arm, *once[arm.label])
             session.folder.write_arm(arm.name, record)
         batches[arm.name] = record["batch"]["micro_batch"]
     return batches
 
 
-def _measure_arm(session: Session, arm: Arm) -> dict[str, Any]:
-    counted = counts(session.comparison, session.cache_dir, arm)
-    fit = fit_batch(session.comparison, session.cache_dir, session.task, arm, session.device, session.console.say)
+def _measure_arm(session: Session, arm: Arm, counted: dict[str, Any], fit: BatchFit) -> dict[str, Any]:
     choice = batchfit.choose(fit, batchfit.parse_policy(arm.policy))
     batch = choice.batch
     session.console.say(
@@ -155,7 +179,12 @@ def counts(comparison: Comparison, cache_dir: Path, arm: Arm) -> dict[str, Any]:
         UserError: the counters disagree by more than 1 %, or an operator is not known to them.
     """
     return run_isolated(
-        count_flops, configuration.dump(comparison), str(cache_dir), arm.label, timeout_s=PROBE_TIMEOUT_S
+        count_flops,
+        configuration.dump(comparison),
+        str(cache_dir),
+        arm.label,
+        timeout_s=PROBE_TIMEOUT_S,
+        preload=(*PRELOAD, "bench.experiment.measure", registry.task(comparison.task["name"]).target.partition(":")[0]),
     )
 
 
@@ -171,6 +200,7 @@ def fit_batch(
     fixed = [policy.size for policy in map(batchfit.parse_policy, comparison.batch) if policy.size is not None]
     key = {
         "code": code_hash(),
+        "outside": [sha256(path) for path in resolve.outside_sources([arm.config])],
         "arm": arm.config.model_dump(mode="json"),
         "training": arm.training.model_dump(mode="json"),
         "task": comparison.task,
@@ -218,7 +248,7 @@ def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
     device, task = session.device, session.task
     arms = {arm.label: arm for arm in session.arms}
     models = {label: resolve.build(arm.config).to(device).eval() for label, arm in arms.items()}
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize = synchronizer(device)
     bf16 = session.comparison.training.precision == "bf16"
     session.console.say("Measuring inference, interleaved across arms.")
 

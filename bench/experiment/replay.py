@@ -72,8 +72,10 @@ def replay(run: Path, **parts: Any) -> Replay:
         trainer.finish("finished")
         weights = load_file(Path(scratch) / "run" / "checkpoint.safetensors")
     original = run / "checkpoint.safetensors"
+    identical = weights_hash(weights) == outcome["weights_sha256"]
     difference = None
     if original.is_file():
         before = load_file(original)
+        identical = identical and weights_hash(before) == outcome["weights_sha256"]
         difference = max(float((weights[name].double() - before[name].double()).abs().max()) for name in before)
-    return Replay(len(trace), weights_hash(weights) == outcome["weights_sha256"], difference)
+    return Replay(len(trace), identical, difference)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from bench.engine.progress import learning_rate_curve
 from bench.engine.step import StepSettings
 from bench.errors import UserError
 from bench.machine import look_at_driver, look_at_processor, run_program
+from bench.store.provenance import source_files
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,18 @@ def build(arm: ArmConfig) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise UserError(f"arms.{arm.name}.factory: {arm.factory} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def outside_sources(arms: Sequence[ArmConfig]) -> list[Path]:
+    """Files that arms come from and that do not belong to the project (third-party factories), each once."""
+    own = {path.resolve() for path in source_files()}
+    found: dict[Path, None] = {}
+    for arm in arms:
+        made = inspect.unwrap(architecture_class(arm))
+        file = getattr(sys.modules.get(getattr(made, "__module__", "")), "__file__", None)
+        if file is not None and (path := Path(file).resolve()) not in own and path.is_file():
+            found[path] = None
+    return list(found)
 
 
 def make_task(comparison: Comparison, cache_dir: Path) -> Task:

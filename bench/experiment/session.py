@@ -23,6 +23,7 @@ from bench.contracts import Clock, Recorder, Task
 from bench.engine import sentinel
 from bench.engine.blocks import Interrupted, run_block
 from bench.engine.clock import NANOSECONDS, Gaps, Heartbeat, SystemClock
+from bench.engine.memory import steady_allocator
 from bench.engine.progress import Budget
 from bench.engine.trainer import RunSettings, Trainer
 from bench.errors import UserError
@@ -35,6 +36,10 @@ FEW_STEPS = 50
 """A run with fewer optimiser steps says so in the table."""
 SHRINK = 0.95
 """After an out-of-memory error a run starts again with this share of its batch."""
+
+
+OUT_OF_MEMORY = ".out-of-memory-"
+"""Stands between a run's folder and the batch in the name under which a try that ran out of memory is kept."""
 
 
 class Session:
@@ -52,7 +57,7 @@ class Session:
     ) -> None:
         """Work on `comparison`, whose presets are written out and whose threads are a number, in `folder`."""
         self.comparison, self.folder, self.console = comparison, ComparisonFolder(folder), console
-        self.cache_dir, self._stop_requested = cache_dir, stop_requested
+        self.cache_dir, self.stop_requested = cache_dir, stop_requested
         self.clock = clock or SystemClock()
         self.device = resolve.pick_device(comparison.device)
         self.arms = resolve.expand_arms(comparison)
@@ -60,6 +65,7 @@ class Session:
         self._gaps = Gaps()
         self._sentinel_kernel = sentinel.make_kernel(self.device)
         torch.set_num_threads(int(comparison.threads))
+        steady_allocator()  # as in the probes: it changes what a step takes
         if comparison.deterministic:
             torch.use_deterministic_algorithms(True)
 
@@ -155,7 +161,11 @@ class Session:
 
     def _block(self, title: str, seed: int, fits: Mapping[str, int]) -> None:
         """Run all arms of one seed that have not ended yet."""
-        waiting = [(arm, fits[arm.name], ()) for arm in self.arms if self._folder_of(arm, seed).outcome is None]
+        waiting = [
+            (arm, *self._after(self._out_of_memory(arm, seed), fits[arm.name]))
+            for arm in self.arms
+            if self._folder_of(arm, seed).outcome is None
+        ]
         while waiting:
             trainers, recorders = [], {}
             for arm, batch, attempts in waiting:
@@ -163,6 +173,20 @@ class Session:
                 trainers.append(self._trainer(arm, seed, self._batch(recorder, batch), recorder))
                 recorders[id(trainers[-1])] = (arm, recorder, attempts)
             waiting = self._run_trainers(title, seed, trainers, recorders)
+        self._flag(seed)
+
+    def _out_of_memory(self, arm: Arm, seed: int) -> tuple[int, ...]:
+        """The batches that the run ran out of memory with, largest first; an earlier process may have been the one."""
+        folder = self._folder_of(arm, seed).folder
+        marked = folder.parent.glob(f"{folder.name}{OUT_OF_MEMORY}*")
+        return tuple(sorted((int(path.name.rpartition("-")[2]) for path in marked), reverse=True))
+
+    @staticmethod
+    def _after(attempts: tuple[int, ...], batch: int) -> tuple[int, tuple[int, ...]]:
+        """The batch to take after those that were too large, and these."""
+        for failed in attempts:
+            batch = min(batch, int(failed * SHRINK), failed - 1)
+        return batch, attempts
 
     def _run_trainers(self, title: str, seed: int, trainers: list[Trainer], recorders: dict[int, Any]) -> list[Any]:
         """Run one interleaved set to its end; the arms that ran out of memory come back, with a smaller batch."""
@@ -181,8 +205,8 @@ class Session:
                     raise UserError(
                         f"{arm.name}: out of memory at batch 1; give the comparison a smaller task or the device more memory"
                     )
-                recorder.folder.rename(recorder.folder.with_name(f"{recorder.folder.name}.out-of-memory-{batch}"))
-                again.append((arm, min(int(batch * SHRINK), batch - 1), (*attempts, batch)))
+                recorder.folder.rename(recorder.folder.with_name(f"{recorder.folder.name}{OUT_OF_MEMORY}{batch}"))
+                again.append((arm, *self._after((*attempts, batch), batch)))
 
         with self.console.progress(title, total=float(len(trainers))) as update:
 
@@ -210,7 +234,7 @@ class Session:
                     sentinel_interval=self.comparison.sentinel.interval,
                     checkpoint_interval=self.comparison.checkpoint_interval,
                     on_end=ended,
-                    stop_requested=self._stop_requested,
+                    stop_requested=self.stop_requested,
                 )
             except Interrupted:
                 self._write_record("stopped")
@@ -218,7 +242,6 @@ class Session:
             finally:
                 for _, recorder, _ in recorders.values():
                     recorder.close()
-        self._flag(seed)
         return again
 
     def make_trainer(
@@ -290,7 +313,7 @@ class Session:
         if not seconds:
             return 0.0
         started = self.clock.now()
-        synchronize = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
+        synchronize = measure.synchronizer(self.device)
         rate = sentinel.measure(self._sentinel_kernel, self.clock, seconds=seconds, synchronize=synchronize)
         log = LineFile(self.folder.folder / "sentinel.jsonl")
         log.append({"time": time.time(), "block": seed, "when": when, "rate": rate})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
 from bench.engine.trainer import Diverged
 from bench.store.files import read_json, write_json
@@ -72,7 +73,9 @@ def search(session: Session, batches: Mapping[str, int]) -> dict[str, float]:
             trainer.set_up()
             score = None
             try:
-                trainer.advance(1.0)
+                trainer.advance(1.0, session.stop_requested)
+                if session.stop_requested():
+                    raise Interrupted
                 records = trainer.evaluate_on("validation")
                 score = mean_metrics(records)[metric.name]
                 scores[rate] = score if metric.higher_is_better else -score

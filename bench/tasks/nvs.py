@@ -100,6 +100,7 @@ class NovelViewSynthesis:
             UserError: a perceptual metric that this machine cannot compute.
         """
         self.config, self.cache_dir = config, Path(cache_dir)
+        self.evaluation_batch = config.eval_batch
         self._open = open_split or self._open_scenes
         self._renders = open_split is None
         self._splits: dict[str, MultiViewSplit] = {}
