@@ -380,9 +380,10 @@ def probe(
 def aa(
     source: Source,
     preset: Preset = None,
-    budget: BudgetOption = None,
+    budget: BudgetOption = "5s",
     seeds: Seeds = None,
     device: Device = None,
+    batch: Batch = None,
     changes: Set = None,
     repetitions: Annotated[int, typer.Option(min=1, help="How often the gate is tried.")] = 5,
     arm: Annotated[str | None, typer.Option(help="The arm to put beside itself (default: the reference).")] = None,
@@ -391,7 +392,7 @@ def aa(
     json_output: Json = False,
 ) -> None:
     """A/A gate: one arm under two names must tie. Reports how often it did not."""
-    comparison = _load(source, preset, budget, seeds, device, None, changes)
+    comparison = _load(source, preset, budget, seeds, device, batch, changes)
     from bench.engine.blocks import Interrupted
     from bench.experiment.gate import run_gate
 
