@@ -8,3 +8,17 @@ PROTOCOL = "1.0"
 It is stored in every result. Results whose major.minor differ are never put in one table, so it is bumped whenever a
 rule changes that can change a number.
 """
+
+# Bounds of the protocol that both the engine and the report use: one enforces or flags, the other says so in the table.
+
+LEDGER_TOLERANCE = 0.005
+"""Share of wall time that a ledger's categories may leave unexplained before the run is invalid."""
+
+SENTINEL_DRIFT_LIMIT = 0.03
+"""Largest relative distance of a sentinel reading from the median of its block; above it the block's runs are flagged."""
+
+LOADER_WAIT_LIMIT = 0.02
+"""Share of charged time that an arm may spend waiting for data."""
+
+FEW_STEPS = 50
+"""A run with fewer optimiser steps says so: at so few, the warm-up alone may decide."""

@@ -224,7 +224,7 @@ class Comparison(_Section):
     @field_validator("batch", mode="before")
     @classmethod
     def _policies(cls, value: Any) -> Any:
-        policies = [value] if isinstance(value, str) else list(value)
+        policies = list(value) if isinstance(value, (list, tuple)) else [value]
         for policy in policies:
             if not _POLICY.match(str(policy)):
                 raise ValueError(f"{policy!r} is no batch policy; known: fill, knee, fixed:N (N >= 1)")
@@ -249,6 +249,10 @@ class Comparison(_Section):
         if "name" not in self.task:
             raise ValueError("task: 'name' is missing; see `isochron list tasks`")
         for arm in self.arms:
+            if "tune" in arm.training:
+                raise ValueError(
+                    f"arms.{arm.name}.training.tune: the search is the same for all arms; set training.tune"
+                )
             self.training_of(arm)
         return self
 
@@ -329,6 +333,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """`value`, where a section may also be left empty."""
+    if not isinstance(value, dict | None):
+        raise UserError(f"{where}: must be a mapping of keys, got {value!r}")
+    return value or {}
+
+
 def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """Comparison from a shipped name or a YAML file, with a preset's section and `overrides` laid over it.
 
@@ -342,12 +353,12 @@ def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[st
             known = ", ".join(sorted(item.stem for item in CONFIGS.glob("*.yaml")))
             raise UserError(f"comparison {str(source)!r} is unknown; known: {known}; or give the path of a .yaml file")
     content = _read_yaml(path)
-    presets = content.pop("presets", {})
-    chosen = preset or (overrides or {}).get("preset") or content.get("preset", "tiny")
+    presets = _mapping(content.pop("presets", None), f"{path.name}: presets")
+    chosen = str(preset or (overrides or {}).get("preset") or content.get("preset", "tiny"))
     if presets:
         if chosen not in presets:
             raise UserError(f"preset {chosen!r} is unknown to {path.name}; it has: {', '.join(presets)}")
-        content = merge(content, presets[chosen] or {})
+        content = merge(content, _mapping(presets[chosen], f"{path.name}: presets.{chosen}"))
     elif preset and preset != content.get("preset"):
         raise UserError(f"preset {preset!r}: {path.name} has no presets; leave the preset out")
     content["preset"] = chosen

@@ -23,7 +23,7 @@ class Console:
     def __init__(self, *, quiet: bool = False, stderr: bool = False, terminal: bool | None = None) -> None:
         """Be silent if `quiet`; write to standard error if `stderr` (so that standard output holds the result alone)."""
         self._quiet = quiet
-        self._rich = RichConsole(stderr=stderr, force_terminal=terminal, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(stderr=stderr, force_terminal=terminal, highlight=False, emoji=False, soft_wrap=True)
         self._log: Path | None = None
 
     def log_to(self, path: Path | None) -> None:
@@ -53,7 +53,7 @@ class Console:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            with Progress(*columns, console=self._rich, transient=True) as bar:
+            with Progress(*columns, console=self._rich, transient=True, refresh_per_second=4) as bar:
                 task = bar.add_task(title, total=total, note="")
                 yield lambda done, note: bar.update(task, completed=done, note=note)
         else:

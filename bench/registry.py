@@ -24,6 +24,7 @@ class Entry:
     target: str
     """``package.module:Name``"""
     task: str
+    """For `isochron list`; empty for architectures from outside, which do not say."""
     summary: str
 
 
@@ -44,8 +45,8 @@ TASKS: dict[str, Entry] = {
 def architectures() -> dict[str, Entry]:
     """All registered architectures, the project's own and those of installed packages.
 
-    An entry point ``name = "pkg.file:Class"`` in the group `isochron.architectures` registers one; the class says which
-    task it serves in an attribute ``task`` (default ``nvs``).
+    An entry point ``name = "pkg.file:Class"`` in the group `isochron.architectures` registers one; it names the class or
+    a factory. Which task it serves is up to the comparison that names it.
     """
     found = dict(ARCHITECTURES)
     for point in entry_points(group=ENTRY_POINT_GROUP):

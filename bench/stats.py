@@ -223,20 +223,34 @@ def not_worse_than_best(
 ) -> list[bool]:
     """Which rows of a column deserve bold: not significantly worse than the best, after rounding.
 
-    ``values[i]`` maps seeds to numbers. The best row (by rounded mean; several may tie) and every row whose paired
-    difference to a best row has an interval that reaches 0. Nothing is bold where the best has fewer than two seeds.
+    ``values[i]`` maps seeds to numbers. A seed that an arm did not finish is as a rule a hard one, so means over different
+    seeds are never compared:
+
+    - *Best* are the rows with most seeds, by their rounded means over the seeds that all of these rows have (several may
+      tie). So a row that lacks a seed is never the best against rows that have it.
+    - Every other row is compared with the best on common seeds. A row with all the seeds of the best is bold unless it is
+      significantly worse; one that lacks a seed only if it is significantly better on those that it has.
+    - Nothing is bold where fewer than two seeds can be compared.
     """
     sign = 1.0 if higher_is_better else -1.0
-    means = [sign * round(float(np.mean(list(row.values()))), digits) if row else -math.inf for row in values]
-    best = [index for index, mean in enumerate(means) if mean == max(means) and mean > -math.inf]
-    if not best or max(len(values[index]) for index in best) < 2:
+    most = max((len(row) for row in values), default=0)
+    candidates = [index for index, row in enumerate(values) if row and len(row) == most]
+    common = (
+        [seed for seed in values[candidates[0]] if all(seed in values[index] for index in candidates)] if most else []
+    )
+    if len(common) < 2:
         return [False] * len(values)
+    means = {i: sign * round(float(np.mean([values[i][seed] for seed in common])), digits) for i in candidates}
+    best = [index for index in candidates if means[index] == max(means.values())]
 
-    def close(row: Mapping[Key, float], to: Mapping[Key, float]) -> bool:
-        difference = paired_difference(row, to)
-        return difference.count >= 2 and not difference.significant
+    def deserves(row: Mapping[Key, float], other: Mapping[Key, float]) -> bool:
+        difference = paired_difference(row, other)
+        if difference.count < 2:
+            return False
+        better = sign * difference.mean > 0
+        return difference.significant and better if other.keys() - row.keys() else not difference.significant or better
 
-    return [index in best or any(close(row, values[other]) for other in best) for index, row in enumerate(values)]
+    return [index in best or any(deserves(row, values[other]) for other in best) for index, row in enumerate(values)]
 
 
 def _standard_error(data: Array) -> float:

@@ -13,7 +13,8 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import PROTOCOL, config, registry
+from bench import LEDGER_TOLERANCE, LOADER_WAIT_LIMIT, PROTOCOL, SENTINEL_DRIFT_LIMIT, cli, config, registry
+from bench.engine import batchfit
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ROOT = DOCS.parent
@@ -102,6 +103,38 @@ def test_every_make_target_on_a_page_exists() -> None:
             re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)(?=[`\s])", "\n".join(re.findall(r"`[^`]+`", page.read_text())))
         )
         assert named <= targets, f"{page.name}: {named - targets}"
+
+
+def test_every_isochron_command_on_a_page_exists() -> None:
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]:
+        text = page.read_text()
+        code = "\n".join(re.findall(r"```\n.*?```|```(?:sh|bash)\n.*?```|`[^`\n]+`", text, re.DOTALL))
+        named = set(re.findall(r"(?:`|^|/)isochron ([a-z]+)", code, re.MULTILINE))
+        assert named <= known, f"{page.name}: {named - known}"
+
+
+def test_the_readme_says_what_the_main_job_runs() -> None:
+    nvs = config.load("nvs")
+    arms, policies, seeds, seconds = len(nvs.arms), len(nvs.batch), len(nvs.seeds), nvs.budget.amount
+    total = arms * policies * seeds * seconds
+    said = f"{arms} arms x {policies} batch policies x {seeds} seeds x {seconds:g} s = {total:g} charged seconds"
+    assert said in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_the_protocol_page_has_the_codes_bounds() -> None:
+    page = " ".join((DOCS / "protocol.md").read_text().split())
+    for said in (
+        f"above {100 * LEDGER_TOLERANCE:g} % the run is invalid",
+        f"more than {100 * SENTINEL_DRIFT_LIMIT:g} % from the block's median",
+        f"loader wait below {100 * LOADER_WAIT_LIMIT:g} %",
+        f"fills {100 * batchfit.GOAL:g} % of the limit",
+        f"at {100 * batchfit.AIM:g} % of the limit",
+        f"aims at {100 * batchfit.AIM_BELOW:g} % of it",
+        f"{100 * batchfit.ON_THE_WAY:g} % of the way",
+        f"after {batchfit.MAX_PROBES} probes",
+    ):
+        assert said in page, said
 
 
 def test_yaml_blocks_are_yaml() -> None:

@@ -221,3 +221,37 @@ def test_bold_ties_after_rounding():
 def test_nothing_is_bold_with_one_seed_or_none():
     assert stats.not_worse_than_best([{0: 1.0}, {0: 2.0}]) == [False, False]
     assert stats.not_worse_than_best([{}, {}]) == [False, False]
+
+
+def test_an_arm_that_lost_its_hard_seed_is_not_the_best():
+    whole, lucky = {0: 20.0, 1: 18.0, 2: 14.0}, {0: 20.2, 1: 18.1}
+    assert stats.not_worse_than_best([whole, lucky]) == [True, False]
+    assert stats.not_worse_than_best([lucky, whole]) == [False, True]
+    assert stats.not_worse_than_best([whole, {**lucky, 2: 14.1}]) == [True, True]
+
+
+def test_a_missing_seed_does_not_hide_a_significant_lead():
+    whole = {0: 20.0, 1: 18.0, 2: 14.0, 3: 16.0}
+    ahead = {0: 21.0, 1: 19.01, 2: 15.02}
+    assert stats.not_worse_than_best([whole, ahead]) == [True, True]
+    assert stats.not_worse_than_best([whole, ahead], higher_is_better=False) == [True, False]
+
+
+def test_the_best_are_compared_on_the_seeds_that_they_share():
+    # the means are 15 and 18, but on seeds 0 and 1 the first is ahead
+    first, second = {0: 20.0, 1: 20.0, 2: 5.0}, {0: 17.0, 1: 17.01, 3: 20.0}
+    assert stats.not_worse_than_best([first, second]) == [True, False]
+
+
+def test_nothing_is_bold_where_the_best_share_fewer_than_two_seeds():
+    assert stats.not_worse_than_best([{0: 1.0, 1: 2.0}, {0: 1.5, 2: 9.0}]) == [False, False]
+
+
+@given(st.lists(by_seed, min_size=1, max_size=5), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_bold_rows_do_not_depend_on_their_order(rows, higher):
+    bold = stats.not_worse_than_best(rows, higher_is_better=higher)
+    assert bold[::-1] == stats.not_worse_than_best(rows[::-1], higher_is_better=higher)
+    if any(bold):
+        most = max(len(row) for row in rows)
+        assert any(one and len(row) == most for one, row in zip(bold, rows, strict=True))

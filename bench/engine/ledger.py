@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bench import LEDGER_TOLERANCE
 from bench.contracts import Clock
 from bench.engine.clock import NANOSECONDS, Gaps
 
 CHARGED = ("data_wait", "h2d", "forward", "backward", "optimizer", "ema", "log")
 UNCHARGED = ("setup", "probe", "eval", "checkpoint", "compile", "warmup", "sentinel", "switch", "idle", "lost")
 CATEGORIES = CHARGED + UNCHARGED
-
-TOLERANCE = 0.005
-"""Share of wall time that the categories may leave unexplained before the run is invalid."""
 
 
 @dataclass
@@ -59,8 +57,8 @@ class Ledger:
 
     @property
     def balances(self) -> bool:
-        """Whether what is unaccounted stays within `TOLERANCE`."""
-        return abs(self.unaccounted_fraction) <= TOLERANCE
+        """Whether what is unaccounted stays within `bench.LEDGER_TOLERANCE`."""
+        return abs(self.unaccounted_fraction) <= LEDGER_TOLERANCE
 
     def report(self) -> dict[str, Any]:
         """The ledger in seconds, as stored in ``ledger.json``."""
@@ -182,19 +180,22 @@ class Stopwatch:
             self._gaps.beat(host_end, self._clock.cpu())
         self._pending.append(_Lap(category, self._last, end, self._host_last, host_end))
         self._last, self._host_last = end, host_end
-        self.settle()
+        if isinstance(self._timeline, HostTimeline):  # the host is always where it is: nothing to wait for
+            self._settle(end)
 
-    def settle(self) -> None:
-        """Book the laps that the device has finished, in order."""
-        while self._pending:
-            lap = self._pending[0]
+    def _settle(self, mark: Any) -> None:
+        """Book the laps up to the one that ends at `mark`, which the device has reached, and none behind it."""
+        due = max((number for number, lap in enumerate(self._pending, start=1) if lap.end is mark), default=0)
+        for lap in self._pending[:due]:
             span = self._timeline.elapsed(lap.start, lap.end)
             if span is None:
-                return
+                raise RuntimeError(
+                    f"stopwatch: the device has not finished the lap {lap.category!r} that was waited for"
+                )
             idle = min(span, self._gaps.within(lap.host_start, lap.host_end))
             self.ledger.book("idle", idle)
             self.ledger.book(lap.category, max(0, span - idle))
-            self._pending.pop(0)
+        del self._pending[:due]
 
     @property
     def mark(self) -> Any:
@@ -202,11 +203,14 @@ class Stopwatch:
         return self._last
 
     def wait(self, mark: Any = None) -> None:
-        """Wait until the device has reached `mark` (default: the last one) and book the laps up to there."""
+        """Wait until the device has reached `mark` (default: the last one) and book the laps up to there, no further.
+
+        So the ledger stands exactly where the device stood at `mark`, also while later work is under way.
+        """
         mark = self._last if mark is None else mark
         if mark is not None:
             self._timeline.wait(mark)
-        self.settle()
+            self._settle(mark)
 
     def stop(self, category: str) -> None:
         """Book the rest to `category`, wait for the device and close the span."""

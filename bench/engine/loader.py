@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -9,6 +10,9 @@ import torch
 
 from bench.contracts import Batch, Task
 from bench.engine.stream import SampleStream
+
+DIGEST_POSITIONS = 32
+"""Positions of the stream that runs are compared by: as few as any run that means something gets to see."""
 
 
 class Loader:
@@ -31,15 +35,35 @@ class Loader:
         self._ahead, self._pin = ahead, pin
         self._next = 0
         self._waiting: deque[Future[Batch]] = deque()
+        self._served: dict[int, tuple[int, int]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if ahead else None
 
     def seek(self, position: int) -> None:
-        """Go to a stream position (a multiple of the optimiser batch)."""
-        while self._waiting:
-            self._waiting.popleft().cancel()
+        """Go to a stream position (a multiple of the optimiser batch), once nothing is being made any more."""
+        for waiting in self._waiting:
+            if not waiting.cancel():
+                waiting.exception()  # waits; an error of a batch that nobody asked for is nobody's
+        self._waiting.clear()
         self._next = position
+        self._note(0, position)
+
+    def _note(self, start: int, count: int) -> None:
+        """Remember what stood at the first positions of the stream."""
+        count = min(count, DIGEST_POSITIONS - start)
+        if count > 0:
+            indices, draws = self._stream.take(start, count)
+            pairs = zip(indices.tolist(), draws.tolist(), strict=True)
+            self._served.update(zip(range(start, start + count), pairs, strict=True))
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the first samples and draws of the stream that was served, None if it was shorter than that."""
+        if len(self._served) < DIGEST_POSITIONS:
+            return None
+        return hashlib.sha256(repr(sorted(self._served.items())).encode()).hexdigest()
 
     def _make(self, start: int) -> Batch:
+        self._note(start, self._batch * self._world)
         indices, draws = self._stream.take(start + self._rank * self._batch, self._batch)
         batch = self._task.collate(indices, draws)
         return {name: field.pin_memory() for name, field in batch.items()} if self._pin else batch

@@ -38,6 +38,10 @@ class Budget:
         self.spent = spent
         self.pending -= 1
 
+    def close(self, spent: float | None) -> None:
+        """Take note of what the last step's record cost, once no step is to come (None: nothing in this unit)."""
+        self.spent = self.spent if spent is None else spent
+
     @property
     def _foreseen(self) -> float:
         """Units gone at the middle of the next step, as far as can be foreseen."""

@@ -12,8 +12,6 @@ from bench.contracts import Clock
 
 SECONDS = 1.0
 """How long one reading takes."""
-DRIFT_LIMIT = 0.03
-"""Drift above this flags the run."""
 
 
 def _nothing() -> None:

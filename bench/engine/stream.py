@@ -44,8 +44,3 @@ class SampleStream:
         with np.errstate(over="ignore"):
             draws = _splitmix64(positions + np.uint64(derive_seed(self._seed, "draw")))
         return indices, draws
-
-    def digest(self, count: int = 1024) -> str:
-        """SHA-256 of the first `count` positions: equal for runs that see the same samples in the same order."""
-        indices, draws = SampleStream(self._seed, self._size).take(0, count)
-        return hashlib.sha256(indices.tobytes() + draws.tobytes()).hexdigest()

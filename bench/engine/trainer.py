@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from bench.engine.loader import Loader, host_copy
 from bench.engine.memory import is_out_of_memory
 from bench.engine.progress import Budget, Curve
 from bench.engine.state import collect, distribute, random_state, set_random_state
-from bench.engine.step import StepResult, StepSettings, TrainingStep, make_optimizer, unwrap
+from bench.engine.step import StepSettings, TrainingStep, make_optimizer, unwrap
 from bench.engine.stream import SampleStream, derive_seed
 from bench.engine.world import World
 
@@ -63,7 +64,8 @@ class RunSettings:
 class _Launched:
     progress: float
     factor: float
-    result: StepResult
+    values: Tensor
+    """Loss and gradient norm, on the host once the device has reached the mark."""
     samples: int
     mark: Any
 
@@ -101,12 +103,18 @@ class Trainer:
         self.samples = 0
         self.evaluations = 0
         self.finished = False
+        self.peak_bytes = 0
+        self.alloc_retries = 0
         self._random: dict[str, Tensor] = {}
 
     # ---------------------------------------------------------------------------------------------- life of a run
 
     def set_up(self) -> None:
-        """Build model, optimiser and loader from the run's seeds, then warm up. Uncharged."""
+        """Build model, optimiser and loader from the run's seeds, then warm up. Uncharged.
+
+        Raises:
+            OutOfMemory: a step of this batch does not fit the device.
+        """
         settings = self.settings
         with self._watch.booking("setup"), self._own_random(fresh=True):
             self.model = self._build().to(self.device)
@@ -119,7 +127,6 @@ class Trainer:
                 wrapped = torch.compile(wrapped)  # type: ignore[assignment]
             self._step = TrainingStep(self.task, wrapped, self.optimizer, settings.step, self.device, self.average)
             stream = SampleStream(settings.seed, self.task.training_size())
-            self._stream_digest = stream.digest()
             ahead = 2 if self._cuda else 0
             self._loader = Loader(
                 self.task,
@@ -134,7 +141,8 @@ class Trainer:
             if self._world.rank:  # the same weights everywhere, but dropout of each process's own
                 torch.manual_seed(derive_seed(settings.seed, settings.arm, "rank", self._world.rank))
         if not settings.charge_compilation:
-            self._warm_up()
+            with self._memory_errors():
+                self._warm_up()
         elif settings.unit != "seconds":
             self.budget.expected = self._in_units(0.0)  # known without having taken a step
         self.park()
@@ -177,31 +185,45 @@ class Trainer:
             Diverged: the loss or an output is not finite.
             OutOfMemory: a step does not fit the device.
         """
-        self._unpark()
+        self._watch.start()
+        self._random_outside = random_state(self.device)
         try:
-            self._evaluate_if_due()
-            while not self.finished:
-                standing = (stop_requested(), *self._standing(until))
-                stop, exhausted, reached, progress = self._world.agree(standing, self.device)
-                if stop:
-                    break
-                if exhausted:
-                    self._drain()
-                    self._evaluate_if_due(last=True)
-                    self.finished = True
-                elif reached:
-                    break
-                else:
-                    self._take_step(progress)
-                    self._evaluate_if_due()
-            self._drain()
+            with self._memory_errors():
+                self._unpark()
+                self._spend(until, stop_requested)
+        finally:
+            self.park()
+
+    def _spend(self, until: float, stop_requested: Callable[[], bool]) -> None:
+        self._evaluate_if_due()
+        while not self.finished:
+            standing = (stop_requested(), *self._standing(until))
+            stop, exhausted, reached, progress = self._world.agree(standing, self.device)
+            if stop:
+                break
+            if exhausted:
+                self._drain()
+                self._watch.wait()
+                self.budget.close(self.ledger.charged / NANOSECONDS if self.settings.unit == "seconds" else None)
+                self._evaluate_if_due(last=True)
+                self.finished = True
+            elif reached:
+                break
+            else:
+                self._take_step(progress)
+                self._evaluate_if_due()
+        self._drain()
+
+    @contextlib.contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        """Turn the device's own words for having no room into `OutOfMemory`."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._launched.clear()
             raise OutOfMemory(f"batch {self.settings.batch} does not fit at step {self.steps + 1}") from error
-        finally:
-            self.park()
 
     def _standing(self, until: float) -> tuple[float, float, float]:
         """Whether the budget is exhausted, whether `until` is reached, and the position of the next step."""
@@ -220,15 +242,23 @@ class Trainer:
         result = self._step(batch, factor=factor, average_decay=decay, lap=watch.lap)
         self.samples += self._samples_per_step
         self.budget.step_launched()
-        self._launched.append(_Launched(progress, factor, result, self.samples, watch.mark))
+        values = self._on_its_way(torch.stack((result.loss.float(), result.gradient_norm.float())))
+        watch.lap("log")
+        self._launched.append(_Launched(progress, factor, values, self.samples, watch.mark))
         self._drain(leave=self._backlog)
+
+    def _on_its_way(self, values: Tensor) -> Tensor:
+        """Copy to the host that is there once the device has reached the next mark, without waiting for it now."""
+        if not self._cuda:
+            return values
+        return torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
 
     def _drain(self, leave: int = 0) -> None:
         """Record the launched steps but the last `leave`, waiting for the device to finish them."""
         while len(self._launched) > leave:
             done = self._launched.popleft()
             self._watch.wait(done.mark)
-            loss = float(done.result.loss)
+            loss, norm = done.values.tolist()
             self.steps += 1
             charged = self.ledger.charged / NANOSECONDS
             record = {
@@ -240,16 +270,16 @@ class Trainer:
                 "batch": self._samples_per_step,
                 "samples": done.samples,
                 "loss": loss,
-                "grad_norm": float(done.result.gradient_norm),
+                "grad_norm": norm,
             }
             self._charged_seen = charged
             self._recorder.event(record)
             if self.on_step is not None:
                 self.on_step(self, loss, done.progress)
             self._watch.lap("log")
-            spent = {"seconds": self.ledger.charged / NANOSECONDS, "steps": self.steps, "samples": done.samples}
+            spent = {"seconds": charged, "steps": self.steps, "samples": done.samples}
             self.budget.step_taken(float(spent[self.settings.unit]))
-            if not torch.isfinite(done.result.loss):
+            if not math.isfinite(loss):
                 raise Diverged(f"the loss is {loss} at step {self.steps}")
 
     # ------------------------------------------------------------------------------------------------- evaluation
@@ -265,6 +295,7 @@ class Trainer:
                 return
             self._drain()
             self._watch.lap("log")
+            self._watch.wait()
             if records is None or fraction >= 1.0:
                 records = self._score(quick=fraction < 1.0) if self._world.rank == 0 else []
             self._recorder.evaluation(
@@ -305,11 +336,10 @@ class Trainer:
     # --------------------------------------------------------------------------------------- slices, park and save
 
     def _unpark(self) -> None:
-        self._watch.start()
-        self._random_outside = random_state(self.device)
         set_random_state(self._random, self.device)
         if self._cuda:
             self._move(self.device)
+            self._claim_memory()
         gc.disable()
         self._watch.lap("switch")
 
@@ -321,12 +351,30 @@ class Trainer:
         else:
             self._random = random_state(self.device)
             set_random_state(self._random_outside, self.device)
+        self._loader.seek(self.samples)  # what was made ahead would be free of charge in the next slice
         if self._cuda:
             self._watch.wait()
+            self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_reserved(self.device))
+            self.alloc_retries = torch.cuda.memory_stats(self.device).get("num_alloc_retries", 0)
             self._move(torch.device("cpu"))
             torch.cuda.empty_cache()
         gc.collect()
         self._watch.stop("switch")
+
+    def _claim_memory(self) -> None:
+        """Have the allocator take from the device what a step needs, before the clock is charged for it.
+
+        Parking gave it all back. One forward and backward on dummy data, whose gradients are dropped and whose changes to
+        buffers and random numbers are undone.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        random = random_state(self.device)
+        self._step.loss(self.task.transfer(self.task.worst_case(self.settings.batch), self.device)).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])
+        set_random_state(random, self.device)
+        torch.cuda.synchronize(self.device)
 
     def _move(self, device: torch.device) -> None:
         self.model.to(device)
@@ -402,7 +450,9 @@ class Trainer:
             "steps": self.steps,
             "samples": self.samples,
             "optimizer_batch": self._samples_per_step,
-            "stream_sha256": self._stream_digest,
+            "stream_sha256": self._loader.digest,
+            "peak_bytes": self.peak_bytes or None,
+            "alloc_retries": self.alloc_retries,
         }
         self._recorder.finish(summary, self.ledger.report(), weights)
         return summary

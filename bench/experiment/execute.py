@@ -30,7 +30,7 @@ def start(comparison: Comparison, folder: Path, **parts: Any) -> Session:
         update={"threads": resolve.pick_threads(expanded.threads), "device": str(resolve.pick_device(expanded.device))}
     )
     session = Session(expanded, folder, **parts)
-    write_bytes(folder / "comparison.yaml", configuration.dump(expanded).encode())
+    write_bytes(folder / "comparison.yaml", configuration.dump(session.comparison).encode())
     write_provenance(folder / "provenance", resolve.outside_sources(expanded.arms))
     session.console.log_to(folder / "log.txt")
     return session

@@ -123,6 +123,7 @@ def measure_arms(session: Session) -> dict[str, int]:
     batches = {}
     once: dict[str, tuple[dict[str, Any], BatchFit]] = {}  # label -> counts and fit, whatever the batch policy
     for arm in session.arms:
+        session.check_stop()
         record = session.folder.arm(arm.name)
         if record is None:
             if arm.label not in once:
@@ -201,7 +202,7 @@ def fit_batch(
     key = {
         "code": code_hash(),
         "outside": [sha256(path) for path in resolve.outside_sources([arm.config])],
-        "arm": arm.config.model_dump(mode="json"),
+        "arm": arm.config.model_dump(mode="json", exclude={"name", "pretrained", "training"}),
         "training": arm.training.model_dump(mode="json"),
         "task": comparison.task,
         "device": resolve.describe_device(device, int(comparison.threads), limit, load=False),
@@ -249,15 +250,21 @@ def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
     arms = {arm.label: arm for arm in session.arms}
     models = {label: resolve.build(arm.config).to(device).eval() for label, arm in arms.items()}
     synchronize = synchronizer(device)
-    bf16 = session.comparison.training.precision == "bf16"
     session.console.say("Measuring inference, interleaved across arms.")
 
     def measured(size: int) -> dict[str, latency.LatencyResult]:
         inputs = _inputs(task, task.worst_case(size), device)
-        calls = {label: partial(model, **inputs) for label, model in models.items()}
-        return latency.measure(calls, size, INFERENCE_ROUNDS, session.clock, synchronize=synchronize)
 
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        def call(label: str) -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=arms[label].training.precision == "bf16"):
+                models[label](**inputs)
+
+        calls = {label: partial(call, label) for label in models}
+        return latency.measure(calls, size, INFERENCE_ROUNDS, session.clock, synchronize=synchronize, meter=meter)
+
+    # Only a GPU's allocator tells what a call takes in a process that has done other things before.
+    meter = CudaMeter(device) if device.type == "cuda" else None
+    with torch.inference_mode():
         many, one = measured(min(batches.values())), measured(1)
     for arm in session.arms:
         record = records[arm.name]

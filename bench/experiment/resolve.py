@@ -54,6 +54,7 @@ class Arm:
             "options": self.config.options,
             "policy": self.policy,
             "pretrained": self.config.pretrained,
+            "training": self.training.model_dump(mode="json"),
         }
 
 
@@ -137,7 +138,7 @@ def pick_device(name: str) -> torch.device:
         UserError: the name is unknown, or there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device("cpu")
     if name.split(":")[0] == "cuda":
@@ -145,7 +146,14 @@ def pick_device(name: str) -> torch.device:
             raise UserError(
                 f"device: {name!r} is not available (torch {torch.__version__} sees no GPU); use --device cpu, see `isochron doctor`"
             )
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.cuda.set_device(device.index or 0)  # events and synchronisation go to the current device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"device: {name!r} is no device of this machine ({torch.cuda.device_count()} GPUs)"
+            ) from error
+        return device
     raise UserError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N")
 
 
@@ -186,8 +194,8 @@ def describe_device(device: torch.device, threads: int, memory_limit: int, load:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1
+    """Cores that this process may use: its affinity, or a container's quota where that is less."""
+    return max(1, int(look_at_processor().usable))
 
 
 def step_settings(training: TrainingConfig, batch: int) -> StepSettings:

@@ -6,7 +6,8 @@ import gc
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from bench import FEW_STEPS, SENTINEL_DRIFT_LIMIT
 from bench import config as configuration
 from bench.config import Comparison
 from bench.console import Console
@@ -25,15 +27,13 @@ from bench.engine.blocks import Interrupted, run_block
 from bench.engine.clock import NANOSECONDS, Gaps, Heartbeat, SystemClock
 from bench.engine.memory import steady_allocator
 from bench.engine.progress import Budget
-from bench.engine.trainer import RunSettings, Trainer
+from bench.engine.trainer import OutOfMemory, RunSettings, Trainer
 from bench.errors import UserError
 from bench.experiment import measure, resolve, tune
 from bench.experiment.resolve import Arm
 from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json
 from bench.store.write import ComparisonFolder, RunFolder
 
-FEW_STEPS = 50
-"""A run with fewer optimiser steps says so in the table."""
 SHRINK = 0.95
 """After an out-of-memory error a run starts again with this share of its batch."""
 
@@ -56,13 +56,18 @@ class Session:
         clock: Clock | None = None,
     ) -> None:
         """Work on `comparison`, whose presets are written out and whose threads are a number, in `folder`."""
-        self.comparison, self.folder, self.console = comparison, ComparisonFolder(folder), console
+        self.folder, self.console = ComparisonFolder(folder), console
         self.cache_dir, self.stop_requested = cache_dir, stop_requested
         self.clock = clock or SystemClock()
         self.device = resolve.pick_device(comparison.device)
         self.arms = resolve.expand_arms(comparison)
         self.task: Task = resolve.make_task(comparison, cache_dir)
+        settled = getattr(self.task, "config", None)
+        options = asdict(settled) if is_dataclass(settled) and not isinstance(settled, type) else comparison.task
+        self.comparison = comparison.model_copy(update={"task": {**options, "name": self.task.name}})
         self._gaps = Gaps()
+        self._shares: dict[str, int] = {}
+        """Nanoseconds of this process that its runs share, by ledger category."""
         self._sentinel_kernel = sentinel.make_kernel(self.device)
         torch.set_num_threads(int(comparison.threads))
         steady_allocator()  # as in the probes: it changes what a step takes
@@ -72,29 +77,42 @@ class Session:
     # ------------------------------------------------------------------------------------------------ whole course
 
     def execute(self) -> None:
-        """Do what is left to do: prepare, measure the arms, run the blocks, and set the tables.
+        """Do what is left to do: prepare, measure the arms, run the blocks, and take the pictures.
 
         Raises:
             Interrupted: the user asked to stop; states are saved.
-            UserError: something that the user can mend.
+            UserError: something that the user can mend, e.g. another process that works on the folder.
         """
-        self._write_record("running")
-        gc.collect()
-        gc.freeze()  # what is loaded by now stays: collections between slices need not look at it again
-        with Heartbeat(self.clock, self._gaps), ExitStack() as stack:
-            stack.callback(gc.unfreeze)
+        with self.folder.locked():
+            self._write_record("running")
+            try:
+                self._work()
+            except Interrupted:
+                self._write_record("stopped")
+                raise
+            self._write_record("finished")
+            self.console.log_to(None)
+            self.folder.seal()
+
+    def _work(self) -> None:
+        with Heartbeat(self.clock, self._gaps):
             with self._shared("setup"):
                 self._prepare()
             with self._shared("probe"):
-                fits = measure.measure_arms(self)
-            self._apply(tune.search(self, fits))
+                batches = measure.measure_arms(self)
+            self._apply(tune.search(self, batches))
+            runs = [self._folder_of(arm, seed) for arm in self.arms for seed in self.comparison.seeds]
+            self._runs_to_come = sum(run.outcome is None for run in runs)
             for number, seed in enumerate(self.comparison.seeds, start=1):
-                self._block(f"block {number}/{len(self.comparison.seeds)} (seed {seed})", seed, fits)
-            measure.measure_inference(self, fits)
+                self.check_stop()
+                self._block(f"block {number}/{len(self.comparison.seeds)} (seed {seed})", seed, batches)
+            measure.measure_inference(self, batches)
         self._write_pictures()
-        self._write_record("finished")
-        self.console.log_to(None)
-        self.folder.seal()
+
+    def check_stop(self) -> None:
+        """Raise `Interrupted` if the user has asked to stop: called between pieces of work that leave nothing behind."""
+        if self.stop_requested():
+            raise Interrupted
 
     def _apply(self, choices: Mapping[str, float]) -> None:
         """Give the arms the learning rates that the search chose for them."""
@@ -108,7 +126,12 @@ class Session:
             resolve.build(arm.config)  # a wrong option is an error before any budget is spent
         self.console.say(f"Preparing the data of task {self.task.name!r}.")
         with self.console.counting() as report:
-            self.task.prepare(report)
+
+            def step(label: str, done: int, total: int) -> None:
+                report(label, done, total)
+                self.check_stop()
+
+            self.task.prepare(step)
         path = self.folder.folder / "references.json"
         references = getattr(self.task, "references", None)
         if references is not None and not path.exists():
@@ -119,10 +142,7 @@ class Session:
         """Measure time that belongs to all runs alike; each gets an equal share in its ledger."""
         started = self.clock.now()
         yield
-        path = self.folder.folder / "shared_seconds.json"
-        seconds = read_json(path) if path.exists() else {}
-        seconds.setdefault(category, (self.clock.now() - started) / NANOSECONDS)
-        write_json(path, seconds)
+        self._shares[category] = self.clock.now() - started
 
     def _write_record(self, status: str) -> None:
         comparison, task = self.comparison, self.task
@@ -152,32 +172,45 @@ class Session:
                 ),
                 "precision": {"fp32": "fp32", "bf16": "bf16 autocast"}[comparison.training.precision],
                 "tuning": tune.stored(self.folder.folder),
-                "warnings": list(getattr(task, "notices", ())),
+                "warnings": old.get("warnings") or list(getattr(task, "notices", ())),
                 "status": status,
             }
         )
 
     # ------------------------------------------------------------------------------------------------------ blocks
 
-    def _block(self, title: str, seed: int, fits: Mapping[str, int]) -> None:
+    def _block(self, title: str, seed: int, batches: Mapping[str, int]) -> None:
         """Run all arms of one seed that have not ended yet."""
-        waiting = [
-            (arm, *self._after(self._out_of_memory(arm, seed), fits[arm.name]))
-            for arm in self.arms
-            if self._folder_of(arm, seed).outcome is None
-        ]
+        waiting = []
+        for arm in self.arms:
+            attempts = self._out_of_memory(arm, seed)
+            if self._folder_of(arm, seed).outcome is None:
+                waiting.append((arm, *self._after(attempts, batches[arm.name])))
         while waiting:
             trainers, recorders = [], {}
+            again = []
             for arm, batch, attempts in waiting:
                 recorder = self._folder_of(arm, seed)
-                trainers.append(self._trainer(arm, seed, self._batch(recorder, batch), recorder))
-                recorders[id(trainers[-1])] = (arm, recorder, attempts)
-            waiting = self._run_trainers(title, seed, trainers, recorders)
+                try:
+                    trainer = self._trainer(arm, seed, self._batch(recorder, batch), recorder)
+                except OutOfMemory as error:  # in the warm-up: nothing is recorded yet
+                    self.console.say(f"{title}: {arm.name}: {error} (in the warm-up)")
+                    again.append((arm, *self._after((*attempts, batch), batch)))
+                    continue
+                trainers.append(trainer)
+                recorders[id(trainer)] = (arm, recorder, attempts)
+            waiting = self._run_trainers(title, seed, trainers, recorders) + again
         self._flag(seed)
 
     def _out_of_memory(self, arm: Arm, seed: int) -> tuple[int, ...]:
-        """The batches that the run ran out of memory with, largest first; an earlier process may have been the one."""
-        folder = self._folder_of(arm, seed).folder
+        """The batches that the run ran out of memory with, largest first; an earlier process may have been the one.
+
+        Such a try is set aside under a name of its own, so that the run can start again from zero.
+        """
+        recorder = self._folder_of(arm, seed)
+        folder, outcome = recorder.folder, recorder.outcome
+        if outcome is not None and outcome["status"] == OutOfMemory.status:
+            folder.rename(folder.with_name(f"{folder.name}{OUT_OF_MEMORY}{outcome['optimizer_batch']}"))
         marked = folder.parent.glob(f"{folder.name}{OUT_OF_MEMORY}*")
         return tuple(sorted((int(path.name.rpartition("-")[2]) for path in marked), reverse=True))
 
@@ -186,6 +219,8 @@ class Session:
         """The batch to take after those that were too large, and these."""
         for failed in attempts:
             batch = min(batch, int(failed * SHRINK), failed - 1)
+        if batch < 1:
+            raise UserError("out of memory at batch 1; give the comparison a smaller task, or the device more memory")
         return batch, attempts
 
     def _run_trainers(self, title: str, seed: int, trainers: list[Trainer], recorders: dict[int, Any]) -> list[Any]:
@@ -195,17 +230,13 @@ class Session:
         def ended(trainer: Trainer, status: str, reason: str) -> None:
             arm, recorder, attempts = recorders[id(trainer)]
             trainer.finish(status, reason)
-            recorder.seal([f"started again after running out of memory at batch {batch}" for batch in attempts])
+            recorder.seal([])
             self.console.say(
                 f"{title}: {arm.name} {status} after {trainer.steps} steps{f': {reason}' if reason else ''}"
             )
-            if status == "out-of-memory":
+            if status == OutOfMemory.status:
                 batch = trainer.settings.batch
-                if batch <= 1:
-                    raise UserError(
-                        f"{arm.name}: out of memory at batch 1; give the comparison a smaller task or the device more memory"
-                    )
-                recorder.folder.rename(recorder.folder.with_name(f"{recorder.folder.name}{OUT_OF_MEMORY}{batch}"))
+                self._out_of_memory(arm, seed)
                 again.append((arm, *self._after((*attempts, batch), batch)))
 
         with self.console.progress(title, total=float(len(trainers))) as update:
@@ -225,6 +256,8 @@ class Session:
 
             for trainer in trainers:
                 trainer.on_step = show
+            gc.collect()
+            gc.freeze()  # what is there by now stays: collections between slices need not look at it again
             try:
                 run_block(
                     trainers,
@@ -236,10 +269,8 @@ class Session:
                     on_end=ended,
                     stop_requested=self.stop_requested,
                 )
-            except Interrupted:
-                self._write_record("stopped")
-                raise
             finally:
+                gc.unfreeze()
                 for _, recorder, _ in recorders.values():
                     recorder.close()
         return again
@@ -252,6 +283,7 @@ class Session:
         recorder: Recorder,
         *,
         budget: Budget | None = None,
+        unit: str | None = None,
         eval_fractions: Sequence[float] | None = None,
         name: str | None = None,
     ) -> Trainer:
@@ -267,7 +299,7 @@ class Session:
             step=resolve.step_settings(training, batch),
             curve=resolve.curve(training),
             eval_fractions=tuple(comparison.eval_fractions if eval_fractions is None else eval_fractions),
-            unit=comparison.budget.unit,
+            unit=unit or comparison.budget.unit,
             compile=training.compile,
             charge_compilation=training.charge_compilation,
         )
@@ -298,12 +330,11 @@ class Session:
         trainer.set_up()
         state = recorder.begin()
         if state is None:
-            shared = read_json(self.folder.folder / "shared_seconds.json")
-            runs = len(self.arms) * len(self.comparison.seeds)
-            for category, seconds in shared.items():
-                trainer.ledger.book_apart(category, int(seconds * NANOSECONDS / runs))
+            trainer.ledger.book_apart("lost", int(recorder.lost * NANOSECONDS))
         else:
             trainer.restore(*state)
+        for category, nanoseconds in self._shares.items():
+            trainer.ledger.book_apart(category, nanoseconds // self._runs_to_come)
         return trainer
 
     # ------------------------------------------------------------------------------------------ sentinel and flags
@@ -327,10 +358,14 @@ class Session:
         for arm in self.arms:
             recorder = self._folder_of(arm, seed)
             outcome = recorder.outcome
-            if outcome is None or outcome["flags"]:
+            if outcome is None:
                 continue
-            flags = []
-            if drift > sentinel.DRIFT_LIMIT:
+            tries = self._out_of_memory(arm, seed)
+            flags = [f"started again after running out of memory at batch {batch}" for batch in tries]
+            idle = read_json(recorder.folder / "ledger.json")["categories"]["idle"]
+            if idle > 0:
+                flags.append(f"stood still for {idle:.1f} s (stopped from outside, or stalled)")
+            if drift > SENTINEL_DRIFT_LIMIT:
                 flags.append(f"sentinel drift {100 * drift:.1f} %")
             if outcome["status"] == "finished" and outcome["steps"] < FEW_STEPS:
                 flags.append(f"only {outcome['steps']} steps (fewer than {FEW_STEPS})")

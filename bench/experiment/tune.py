@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
-from bench.engine.trainer import Diverged
+from bench.engine.trainer import Diverged, OutOfMemory
+from bench.errors import UserError
 from bench.store.files import read_json, write_json
 from bench.store.write import mean_metrics
 
@@ -55,7 +56,7 @@ def search(session: Session, batches: Mapping[str, int]) -> dict[str, float]:
     metric = session.task.metrics[0]
     trials: list[dict[str, Any]] = []
     choices: dict[str, float] = {}
-    longest = 0.0
+    seconds: dict[str, float] = {}
     for arm in session.arms:
         tune = arm.training.tune
         scores = {}
@@ -68,27 +69,32 @@ def search(session: Session, batches: Mapping[str, int]) -> dict[str, float]:
                 batches[arm.name],
                 recorder,
                 budget=Budget(tune.budget),
+                unit="seconds",
                 eval_fractions=(),
             )
-            trainer.set_up()
             score = None
             try:
+                trainer.set_up()
                 trainer.advance(1.0, session.stop_requested)
                 if session.stop_requested():
                     raise Interrupted
+                if not recorder.spent:
+                    raise UserError(
+                        f"training.tune.budget: {tune.budget:g} s is less than a step of {arm.name}; give it more"
+                    )
                 records = trainer.evaluate_on("validation")
                 score = mean_metrics(records)[metric.name]
                 scores[rate] = score if metric.higher_is_better else -score
-            except Diverged:
-                pass
+            except (Diverged, OutOfMemory):
+                pass  # a candidate that fails is out; the run itself deals with a batch that does not fit
             spent += recorder.spent
             trials.append({"arm": arm.name, "learning_rate": rate, metric.name: score, "seconds": recorder.spent})
             session.console.say(
-                f"tuning {arm.name}: base learning rate {rate:g}: {'diverged' if score is None else f'{metric.label} {score:.2f}'}"
+                f"tuning {arm.name}: base learning rate {rate:g}: {'failed' if score is None else f'{metric.label} {score:.2f}'}"
             )
         if scores:
             choices[arm.name] = max(scores, key=lambda rate: scores[rate])
-        longest = max(longest, spent)
+        seconds[arm.name] = spent
     if trials:
-        write_json(path, {"seconds_per_arm": longest, "choices": choices, "trials": trials})
+        write_json(path, {"seconds_per_arm": seconds, "choices": choices, "trials": trials})
     return choices

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench import stats
+from bench import FEW_STEPS, stats
 from bench.report import text
-from bench.report.sentences import VIEW_NAMES, crossover_sentence, verdict, winner_changes
-from bench.report.summary import FEW_STEPS, ArmSummary, Pair, Summary, ViewStanding
+from bench.report.sentences import VIEW_NAMES, crossover_sentence, winner_changes
+from bench.report.summary import ArmSummary, Pair, Summary, ViewStanding
+from bench.store.schema import Rate
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) ->
         rule_before=len(summary.arms) if summary.comparison.learn_nothing else None,
         sentences=(
             "Mean over the finished seeds [95 % interval over seeds]. Bold: not significantly worse than the best of the "
-            "column (paired by seed; ties after rounding share it).",
+            "column (paired by seed; ties after rounding share it). An arm that lacks seeds is never the best against arms "
+            "that have them, and is bold only where it is significantly better on the others.",
         ),
     )
 
@@ -70,13 +72,15 @@ def _seeds(arm: ArmSummary) -> str:
 
 
 def cost_section(summary: Summary) -> Section:
-    """What each arm costs."""
+    """What each arm costs. Memory at inference has a column only where it was measured."""
     rows = []
+    with_memory = any(arm.measured.inference and arm.measured.inference.peak_bytes for arm in summary.arms)
     for arm in summary.arms:
         measured, inference = arm.measured, arm.measured.inference
         train = arm.train_rate
         low, high = train.interval or (None, None)
-        speed = inference.samples_per_s if inference else None
+        rate = measured.learning_rate
+        peak = inference.peak_bytes if inference else None
         rows.append(
             (
                 Cell(arm.arm.label),
@@ -86,9 +90,12 @@ def cost_section(summary: Summary) -> Section:
                 Cell(text.significant(measured.flops.training_per_sample / 1e9)),
                 Cell(f"{measured.batch.micro_batch:,}"),
                 Cell(_optimizer_batch(arm)),
+                Cell(f"{rate.value:.3g}" if rate else text.NOTHING),
                 Cell(text.percent(measured.batch.memory_filled)),
                 Cell(text.rate(train.value, low, high)),
-                Cell(text.rate(speed.median, speed.low, speed.high) if speed else text.NOTHING),
+                Cell(_rate(inference.samples_per_s if inference else None)),
+                Cell(_rate(inference.latency_ms if inference else None)),
+                *([Cell(text.NOTHING if peak is None else text.size(peak))] if with_memory else []),
                 Cell(_steps(arm)),
             )
         )
@@ -102,18 +109,25 @@ def cost_section(summary: Summary) -> Section:
             "GFLOP/sample (training)",
             "micro-batch",
             "optimizer batch",
+            "learning rate (peak)",
             "memory filled",
             "samples/s training",
             "samples/s inference",
+            "latency (ms)",
+            *(["memory at inference"] if with_memory else []),
             "steps (mean)",
         ),
         names=2,
         rows=tuple(rows),
         sentences=(
             "samples/s: median [interval of at least 95 %]; in training over tenths of each run, all charged time "
-            "included. Steps: mean over the finished seeds (each seed's own).",
+            "included. Latency: one sample, median [interval]. Steps: mean over the finished seeds (each seed's own).",
         ),
     )
+
+
+def _rate(rate: Rate | None) -> str:
+    return text.rate(rate.median, rate.low, rate.high) if rate else text.NOTHING
 
 
 def _optimizer_batch(arm: ArmSummary) -> str:
@@ -134,10 +148,9 @@ def _steps(arm: ArmSummary) -> str:
 
 
 def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
-    """Differences against the reference arm of the same policy, crossover and verdict."""
+    """Differences against the reference arm of the same policy, and the crossover."""
     rows, sentences = [], []
     time = text.TimeScale(summary.comparison.span_s)
-    headline = summary.comparison.headline
     for pair in pairs:
         for metric in summary.comparison.metrics:
             difference = pair.differences[metric.name]
@@ -155,8 +168,7 @@ def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
                 )
             )
         names = pair.arm.arm.label, pair.reference.arm.label
-        verdict_ = verdict(pair.differences[headline.name], headline, *names)
-        sentences.append(f"{pair.arm.arm.policy}: {verdict_}. {crossover_sentence(pair.crossover, *names, time)}.")
+        sentences.append(f"{pair.arm.arm.policy}: {crossover_sentence(pair.crossover, *names, time)}.")
     return Section(
         title=f"Paired by seed, against {summary.comparison.record.reference}",
         headings=("difference", "batch policy", "metric", "mean [95 % interval]", "P(better)", "MDE", "pairs"),

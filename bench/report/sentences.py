@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from bench.contracts import Metric
 from bench.report import text
-from bench.report.summary import Summary, ViewStanding
+from bench.report.settings import learning_rate_lines, option_lines, training_lines
+from bench.report.summary import Pair, Summary, ViewStanding
 from bench.stats import Crossover, PairedDifference
 
 POLICIES = {
     "fill": "the optimizer batch is the largest micro-batch that fits the declared memory",
     "knee": "the smallest batch with at least 95 % of the best samples/s",
-    "tuned": "the batch that a search under equal charged seconds chose",
     "fixed": "the stated optimizer batch",
 }
 VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}
@@ -25,19 +25,32 @@ def verdict(difference: PairedDifference, metric: Metric, arm: str, reference: s
     if number == 0:
         return f"no seed of both {arm} and {reference} finished: nothing can be compared"
     ahead = difference.mean > 0 if metric.higher_is_better else difference.mean < 0
-    winner = arm if ahead else reference
+    winner, loser = (arm, reference) if ahead else (reference, arm)
     size = text.fixed(abs(difference.mean), digits)
     if difference.interval is None or difference.detectable is None:
-        return f"{winner} is ahead by {size}{unit}, but 1 seed has no interval: no verdict"
+        return f"{winner} is ahead of {loser} by {size}{unit}, but 1 seed has no interval: no verdict"
     if difference.significant:
         ends = sorted((abs(difference.interval.low), abs(difference.interval.high)))
         shown = f"[{text.fixed(ends[0], digits)}, {text.fixed(ends[1], digits)}]"
-        return f"{winner} is better by {size}{unit} {shown} ({number} seeds)"
+        return f"{winner} is better by {size}{unit} {shown} than {loser} ({number} seeds)"
     seen = text.with_interval(
         text.fixed(difference.mean, digits, signed=True), text.ends(difference.interval, digits, signed=True)
     )
     least = text.fixed(difference.detectable, digits)
-    return f"no difference that {number} seeds can show: {seen}{unit}, needs at least {least}{unit} (MDE)"
+    return (
+        f"no difference that {number} seeds can show between {arm} and {reference}: {seen}{unit}, "
+        f"needs at least {least}{unit} (MDE)"
+    )
+
+
+def verdicts(summary: Summary, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """What the headline metric says, one sentence an arm and policy: the first thing that a reader wants to know."""
+    headline = summary.comparison.headline
+    return tuple(
+        f"At {pair.arm.arm.policy}: "
+        f"{verdict(pair.differences[headline.name], headline, pair.arm.arm.label, pair.reference.arm.label)}."
+        for pair in pairs
+    )
 
 
 def crossover_sentence(crossover: Crossover | None, arm: str, reference: str, time: text.TimeScale) -> str:
@@ -82,20 +95,24 @@ def winner_changes(standings: Sequence[ViewStanding]) -> list[str]:
 
 
 def run_notes(summary: Summary) -> tuple[str, ...]:
-    """One line for each run that did not finish or was flagged."""
+    """One line for each run that did not finish, was flagged, or came close to the end of its memory."""
     notes = []
     for arm in summary.arms:
         for run in arm.runs:
             reason = f" ({run.record.reason})" if run.record and run.record.reason else ""
             if not run.finished:
                 notes.append(f"{arm.title}, seed {run.seed}: {run.status}{reason}; it contributes no number.")
-            elif run.facts.flags:
-                notes.append(f"{arm.title}, seed {run.seed}: flagged: {'; '.join(run.facts.flags)}.")
+                continue
+            remarks = [f"flagged: {'; '.join(run.facts.flags)}"] if run.facts.flags else []
+            if run.facts.alloc_retries:
+                times = "once" if run.facts.alloc_retries == 1 else f"{run.facts.alloc_retries} times"
+                remarks.append(f"the memory allocator flushed and retried {times}, which slows steps down")
+            notes += [f"{arm.title}, seed {run.seed}: {'; '.join(remarks)}."] if remarks else []
     return tuple(notes)
 
 
 def caption(summary: Summary) -> tuple[str, ...]:
-    """What must be known to read the numbers: device, budget, memory, policies, metrics, warnings."""
+    """What must be known to read the numbers: device, budget, memory, policies, training, options, metrics, warnings."""
     record = summary.comparison.record
     device = record.device
     about = [f"{device.kind}: {device.name}"]
@@ -118,6 +135,7 @@ def caption(summary: Summary) -> tuple[str, ...]:
     for policy in summary.comparison.policies:
         meaning = POLICIES.get(policy.split(":")[0])
         lines += [f"Batch policy {policy}: {meaning}."] if meaning else []
+    lines += [*learning_rate_lines(summary), *training_lines(summary), *option_lines(summary)]
     lines += [f"{metric.label}: {metric.note.rstrip('.')}." for metric in summary.comparison.metrics if metric.note]
     convention = {arm.measured.flops.convention for arm in summary.arms if arm.measured.flops.convention}
     lines += [f"FLOPs: {line}." for line in sorted(convention)]

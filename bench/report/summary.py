@@ -20,9 +20,6 @@ from bench.store.schema import Evaluation, Measured
 View = Literal["time", "steps", "samples", "flops"]
 VIEWS: tuple[View, ...] = ("time", "steps", "samples", "flops")
 
-FEW_STEPS = 50
-"""A run with fewer optimizer steps says so: at so few, the warm-up alone may decide."""
-
 RATE_GROUPS = 10
 """Groups of consecutive steps a run is cut into for its samples/s: neighbouring steps share the machine's mood."""
 

@@ -23,7 +23,7 @@ from bench.report.sections import (
     quality_section,
     views_section,
 )
-from bench.report.sentences import caption, run_notes
+from bench.report.sentences import caption, run_notes, verdicts
 from bench.report.summary import ArmSummary, Pair, Summary, bold_arms, compare, standings, summarise
 from bench.stats import Interval
 from bench.store.read import MISSING, Comparison
@@ -42,6 +42,10 @@ class Table:
     title: str
     banner: str
     """First line of a table of an unfinished comparison, else empty."""
+    headline: str
+    """What the verdicts are about."""
+    verdicts: tuple[str, ...]
+    """Who won, one sentence an arm and batch policy; empty where no two arms are compared."""
     sections: tuple[Section, ...]
     checks: tuple[Check, ...]
     run_notes: tuple[str, ...]
@@ -61,6 +65,8 @@ def build(comparison: Comparison) -> Table:
     return Table(
         title=f"{record.name} ({record.preset})",
         banner=_banner(comparison),
+        headline=f"{comparison.headline.label} at the end of the budget, paired by seed",
+        verdicts=verdicts(summary, pairs),
         sections=(
             quality_section(summary, bold),
             cost_section(summary),
@@ -164,6 +170,7 @@ def _arm_row(
 ) -> dict[str, Raw]:
     measured, inference, steps = arm.measured, arm.measured.inference, [run.facts.steps for run in arm.finished]
     others = [run for run in arm.runs if not run.finished]
+    latency = inference.latency_ms if inference else None
     row: dict[str, Raw] = {
         "kind": "arm",
         "label": arm.arm.label,
@@ -177,12 +184,17 @@ def _arm_row(
         "training_flops_per_sample": measured.flops.training_per_sample,
         "micro_batch": measured.batch.micro_batch,
         "optimizer_batch": measured.batch.optimizer_batch,
+        "learning_rate_peak": measured.learning_rate.value if measured.learning_rate else None,
         "memory_filled": measured.batch.memory_filled,
         "train_samples_per_s": arm.train_rate.value,
         **_ends("train_samples_per_s", arm.train_rate.interval),
         "inference_samples_per_s": inference.samples_per_s.median if inference else None,
         "inference_samples_per_s_low": inference.samples_per_s.low if inference else None,
         "inference_samples_per_s_high": inference.samples_per_s.high if inference else None,
+        "latency_ms": latency.median if latency else None,
+        "latency_ms_low": latency.low if latency else None,
+        "latency_ms_high": latency.high if latency else None,
+        "inference_peak_bytes": inference.peak_bytes if inference else None,
         "steps_mean": sum(steps) / len(steps) if steps else None,
         "steps_min": min(steps, default=None),
     }

@@ -33,6 +33,8 @@ class Arm(_Record):
     options: dict[str, Any] = {}
     pretrained: bool | None = None
     """Whether it starts from weights trained elsewhere; None where the writer did not say."""
+    training: dict[str, Any] | None = None
+    """How it is optimised (`bench.config.TrainingConfig`); None where the writer did not say."""
 
 
 class Device(_Record):
@@ -56,9 +58,10 @@ class TaskRecord(_Record):
 
 
 class Tuning(_Record):
-    """Charged seconds spent on the choice of a learning rate, by each arm (a mapping where they differ)."""
+    """Charged seconds spent on the choice of a learning rate."""
 
     seconds_per_arm: float | dict[str, float] = 0.0
+    """By name of the arm; 0.0 where there was no search."""
     choices: dict[str, Any] = {}
 
 
@@ -115,10 +118,25 @@ class BatchFit(_Record):
 
 
 class Inference(_Record):
-    """Samples a second without gradients."""
+    """Speed and memory without gradients."""
 
     batch: int | None = None
+    """Samples of a call in ``samples_per_s`` and ``peak_bytes``."""
     samples_per_s: Rate
+    latency_ms: Rate | None = None
+    """Of a batch of one sample."""
+    peak_bytes: float | None = None
+
+
+class LearningRate(_Record):
+    """How the peak learning rate of an arm came about."""
+
+    base: float
+    reference_batch: int
+    rule: str
+    """``sqrt``: base times the root of batch / reference batch; ``none``: the base."""
+    value: float
+    """The peak that the optimiser saw."""
 
 
 class Measured(_Record):
@@ -128,6 +146,7 @@ class Measured(_Record):
     flops: Flops
     batch: BatchFit
     inference: Inference | None = None
+    learning_rate: LearningRate | None = None
 
 
 class RunRecord(_Record):
@@ -142,15 +161,17 @@ class RunRecord(_Record):
     spent_s: float = 0.0
     overshoot_s: float = 0.0
     overshoot_bound_s: float | None = None
-    """What the stop rule allows; None where the writer did not say: then it follows from the two below."""
-    last_step_s: float = 0.0
-    expected_step_s: float = 0.0
+    """What the stop rule allows; None where the writer did not say."""
     steps: int = 0
     samples: int = 0
     optimizer_batch: int | None = None
     final: dict[str, Number] = {}
     stream_sha256: str | None = None
-    """Digest of the seed's first training samples; None where the writer did not say."""
+    """Digest of the seed's first training samples; None where there were too few to tell."""
+    peak_bytes: float | None = None
+    """Most memory that the run's own slices reserved (CUDA); None on a CPU."""
+    alloc_retries: int | None = None
+    """How often the allocator had to flush its cache to go on (CUDA); None on a CPU."""
 
 
 class Event(_Record):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ class RunFolder:
         self.folder, self._identity = folder, dict(identity)
         self._config = config
         self._sessions = 1
+        self.lost = 0.0
+        """Charged seconds of earlier tries that came to nothing; known once the run has begun."""
 
     @property
     def outcome(self) -> dict[str, Any] | None:
@@ -50,20 +54,24 @@ class RunFolder:
         return summary if summary and summary["status"] != "running" else None
 
     def begin(self) -> tuple[dict[str, Tensor], dict[str, Any], float] | None:
-        """Open the folder for writing; the state to resume from and the seconds lost since, if there is one.
+        """Open the folder for writing; the state to resume from and the charged seconds lost since, if there is one.
 
-        Without such a state whatever an earlier try left is cleared away.
+        Without such a state whatever an earlier try left is cleared away, and all that it was charged is `lost`.
         """
         state = self._load_state()
+        events = read_lines(self.folder / "events.jsonl")
         if state is None:
+            before = read_json(self.folder / "run.json") if (self.folder / "run.json").exists() else {}
+            lost = before.get("lost", 0.0) + (events[-1]["spent"] if events else 0.0)
+            self._sessions = before.get("sessions", 0) + 1
             shutil.rmtree(self.folder, ignore_errors=True)
             write_bytes(self.folder / "config.yaml", self._config.encode())
-            self._write_running()
+            self._write_running(**({"lost": lost} if lost else {}))
             self._events = LineFile(self.folder / "events.jsonl")
             self._evals = LineFile(self.folder / "evals.jsonl")
+            self.lost = lost
             return None
         tensors, meta = state
-        events = read_lines(self.folder / "events.jsonl")
         kept = events[: meta["steps"]]
         lost = meta.pop("lost", 0.0)  # by an earlier crash that no later state has taken in
         if len(events) > len(kept):
@@ -78,10 +86,11 @@ class RunFolder:
         self._events = LineFile(self.folder / "events.jsonl", keep=kept)
         self._evals = LineFile(self.folder / "evals.jsonl", keep=evaluations)
         write_json(self.folder / "resume" / "state.json", {**meta, "lost": lost})
+        self.lost = lost
         return tensors, meta, lost
 
-    def _write_running(self) -> None:
-        write_json(self.folder / "run.json", {**self._head(), "status": "running", "reason": ""})
+    def _write_running(self, **more: Any) -> None:
+        write_json(self.folder / "run.json", {**self._head(), "status": "running", "reason": "", **more})
 
     def _head(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "protocol": PROTOCOL, **self._identity, "sessions": self._sessions}
@@ -105,7 +114,6 @@ class RunFolder:
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Append the record of one evaluation."""
         self._evals.append(record)
-        self._last_evaluation = record
 
     def save_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Replace the state to resume from: the new tensors first, then the pointer to them, then the old ones go."""
@@ -118,7 +126,10 @@ class RunFolder:
                 old.unlink()
 
     def finish(self, summary: Mapping[str, Any], ledger: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-        """Store the outcome: weights and ledger first, ``run.json`` last, so that a half-written run stays `running`."""
+        """Store the outcome: weights and ledger first, ``run.json`` last, so that a half-written run stays `running`.
+
+        The state to resume from goes only after that, when the run is sealed.
+        """
         self.close()
         evaluations = read_lines(self.folder / "evals.jsonl")
         final: dict[str, float] = {}
@@ -126,16 +137,16 @@ class RunFolder:
             final = mean_metrics(evaluations[-1]["records"])
         write_bytes(self.folder / "checkpoint.safetensors", save(dict(weights)))
         write_json(self.folder / "ledger.json", ledger)
-        shutil.rmtree(self.folder / "resume", ignore_errors=True)
         write_json(
             self.folder / "run.json",
             {**self._head(), **summary, "final": final, "weights_sha256": weights_hash(weights), "flags": []},
         )
 
     def seal(self, flags: Sequence[str]) -> None:
-        """Add `flags` to the outcome and seal the folder with its manifest."""
+        """Add the `flags` that the outcome does not have yet and seal the folder with its manifest. Idempotent."""
         summary = read_json(self.folder / "run.json")
-        write_json(self.folder / "run.json", {**summary, "flags": [*summary["flags"], *flags]})
+        write_json(self.folder / "run.json", {**summary, "flags": list(dict.fromkeys([*summary["flags"], *flags]))})
+        shutil.rmtree(self.folder / "resume", ignore_errors=True)
         write_manifest(self.folder)
 
     def close(self) -> None:
@@ -160,6 +171,21 @@ class ComparisonFolder:
     def __init__(self, folder: Path) -> None:
         """Work in `folder`, which need not exist yet."""
         self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process: two that write to it would mix their runs.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.folder}: another process is at work on it; wait for it, or stop it") from None
+            yield
 
     @property
     def record(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ scenes stand in one bounded frame around the origin, so nothing needs to be cent
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,6 +106,7 @@ class NovelViewSynthesis:
         self._renders = open_split is None
         self._splits: dict[str, MultiViewSplit] = {}
         kind, notice = perceptual.resolve(config.perceptual, config.image_size)
+        self.config = replace(config, perceptual=kind)  # what it came to: a resumed comparison scores the same
         self.notices: tuple[str, ...] = (notice,) if notice else ()
         """Lines that must stand under the table."""
         self._perceptual = None if kind == "none" else perceptual.PerceptualDistance(kind)

@@ -158,7 +158,7 @@ def test_an_error_of_the_users_is_passed_on() -> None:
     def probe(batch: int) -> ProbeResult:
         raise UserError("task.views must be >= 1, got 0")
 
-    with pytest.raises(UserError, match="task.views must be"):
+    with pytest.raises(UserError, match="views must be"):
         search(probe, 512 * MIB, 100)
 
 

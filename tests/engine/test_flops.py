@@ -58,8 +58,8 @@ def test_all_three_counters_give_the_closed_form(attention: str) -> None:
     assert report.counters == {"torch": expected, "fvcore": expected, "closed_form": expected}
     assert report.forward_per_sample == expected
     assert report.device == "meta"
-    # Backward costs about twice the forward; fused attention recomputes its scores.
-    assert 2.9 * expected <= report.training_per_sample <= 3.2 * expected
+    # Backward costs twice the forward, but for the first product: the tokens need no gradient here.
+    assert 2.9 * expected <= report.training_per_sample <= 3 * expected
     assert "layer_norm" in report.other_operators
     assert "multiply-add" in report.convention
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ class FakeClock:
 def test_latency_and_throughput_of_interleaved_arms() -> None:
     clock, log = FakeClock(), []
 
-    def arm(name: str, milliseconds: float):  # noqa: ANN202
+    def arm(name: str, milliseconds: float) -> Callable[[], None]:
         def call() -> None:
             log.append(name)
             clock.time += int(milliseconds * 1e6)

@@ -43,7 +43,7 @@ def test_an_error_comes_back_with_its_last_line_and_trace() -> None:
 
 
 def test_the_users_errors_stay_the_users_errors() -> None:
-    with pytest.raises(UserError, match="task.views must be >= 1, got 0"):
+    with pytest.raises(UserError, match="views must be >= 1, got 0"):
         run_isolated(functions.fail_as_user, timeout_s=LONG)
 
 
@@ -69,7 +69,7 @@ def test_other_signals_are_crashes() -> None:
 
 def test_time_is_up() -> None:
     start = time.perf_counter()
-    with pytest.raises(ChildTimedOut, match="sleep did not end within 0.3 s"):
+    with pytest.raises(ChildTimedOut, match="sleep did not end within"):
         run_isolated(functions.sleep, 50.0, timeout_s=0.3)
     assert time.perf_counter() - start < 40
 

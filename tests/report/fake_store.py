@@ -21,6 +21,22 @@ METRICS = [
 ]
 
 
+TRAINING = {
+    "optimizer": "adamw",
+    "learning_rate": 4e-4,
+    "reference_batch": 8,
+    "scaling": "sqrt",
+    "betas": [0.9, 0.95],
+    "weight_decay": 0.05,
+    "gradient_clip": 1.0,
+    "ema_half_life": None,
+    "precision": "fp32",
+    "compile": False,
+    "charge_compilation": False,
+    "tune": {"candidates": [], "budget": 10.0},
+}
+
+
 @dataclass
 class FakeArm:
     """An arm whose PSNR rises as ``ceiling - (ceiling - 9) exp(-rate t)`` plus a little noise of the seed."""
@@ -58,6 +74,8 @@ class FakeStore:
     reference: str = "lvsm-decoder-only"
     noise: float = 0.15
     learn_nothing: bool = True
+    training: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Label -> settings of training to set otherwise."""
     comparison: dict[str, Any] = field(default_factory=dict)
     """Keys of comparison.json to set otherwise."""
 
@@ -92,9 +110,10 @@ class FakeStore:
                     "name": arm.name,
                     "label": arm.label,
                     "architecture": arm.label,
-                    "options": {},
+                    "options": {"width": 128, "gradient_checkpointing": False},
                     "policy": arm.policy,
                     "pretrained": False,
+                    "training": TRAINING | self.training.get(arm.label, {}),
                 }
                 for arm in self.arms
             ],
@@ -142,8 +161,7 @@ class FakeStore:
                 "budget_s": self.budget_s,
                 "spent_s": steps * step_s,
                 "overshoot_s": 0.3 * step_s,
-                "last_step_s": step_s,
-                "expected_step_s": step_s,
+                "overshoot_bound_s": 0.5 * step_s,
                 "steps": steps,
                 "samples": steps * arm.batch,
                 "optimizer_batch": arm.batch,
@@ -232,7 +250,12 @@ def _measured(arm: FakeArm) -> dict[str, Any]:
             "latency_ms": {"median": 15.6, "low": 15.1, "high": 16.2},
             "peak_bytes": 3e7,
         },
-        "learning_rate": {"base": 4e-4, "reference_batch": 8, "rule": "sqrt", "value": 4e-4},
+        "learning_rate": {
+            "base": 4e-4,
+            "reference_batch": 8,
+            "rule": "sqrt",
+            "value": 4e-4 * math.sqrt(arm.batch / 8),
+        },
     }
 
 

@@ -1,0 +1,109 @@
+"""One cache and one finished comparison for all acceptance tests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.console import Console
+from bench.engine.blocks import Interrupted
+from bench.experiment import execute
+from tests.experiment import helpers
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered scenes and probes, made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def the_command_uses_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
+    monkeypatch.setenv("ISOCHRON_CACHE", str(cache))
+    monkeypatch.chdir(repo_root)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path, repo_root: Path) -> Path:
+    """A finished comparison with table and figures, made by `isochron run`; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCHRON_CACHE", str(cache))
+        patch.chdir(repo_root)
+        source = helpers.write_yaml(folder / "planted.yaml", seeds=2, eval_fractions=[0.0, 0.5, 1.0])
+        outcome = helpers.isochron("run", source, "--out", folder / "result")
+    assert outcome.code == 0, outcome.err
+    return folder / "result"
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory, cache: Path, repo_root: Path) -> Path:
+    """Both real architectures at their tiny size on small images, timed, stopped once on the way and resumed."""
+    folder = tmp_path_factory.mktemp("real") / "result"
+    arms = [{"name": name, "architecture": name} for name in helpers.REAL]
+    task = {**helpers.TASK, "train_scenes": 32}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo_root)
+        session = helpers.start(
+            folder, cache, arms, budget="1500ms", cpu_memory="96MiB", task=task, eval_fractions=[0.5, 1.0]
+        )
+
+        def half_way() -> bool:
+            events = [path.read_bytes().count(b"\n") for path in folder.glob("runs/*/seed-0/events.jsonl")]
+            return len(events) == 2 and min(events) >= 4
+
+        session.stop_requested = half_way
+        with pytest.raises(Interrupted):
+            session.execute()
+        execute.reopen(folder, console=Console(quiet=True), cache_dir=cache).execute()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory, cache: Path, repo_root: Path) -> Path:
+    """A comparison whose arms are measured and none of whose runs has begun; not to be changed. Steps take 4 ms."""
+    folder = tmp_path_factory.mktemp("measured") / "result"
+    sleeper = {"factory": "tests.planted:Sleeper", "options": {"seconds": 0.004}}
+    arms = [{"name": "first", **sleeper}, {"name": "second", **sleeper}]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo_root)
+        session = helpers.start(
+            folder, cache, arms, budget="40 steps", checkpoint_interval="50ms", eval_fractions=[0.5, 1.0]
+        )
+        session.stop_requested = lambda: True
+        with pytest.raises(Interrupted):
+            session.execute()
+    shutil.rmtree(folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def fresh(measured: Path, tmp_path: Path) -> Path:
+    """A copy of the measured comparison, to be run by `isochron resume`."""
+    return Path(shutil.copytree(measured, tmp_path / "fresh"))
+
+
+@pytest.fixture(scope="session")
+def expected(measured: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> dict[str, str]:
+    """What the runs of the measured comparison come to when nothing disturbs them: arm -> SHA-256 of the weights."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "result"
+    shutil.copytree(measured, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo_root)
+        execute.reopen(folder, console=Console(quiet=True), cache_dir=cache).execute()
+    return helpers.weights(folder)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Callable[[], Path]:
+    """`copy()` gives a copy of the finished comparison to change."""
+
+    def make() -> Path:
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        return Path(shutil.copytree(finished, folder))
+
+    return make
