@@ -9,8 +9,9 @@ import numpy as np
 
 from bench.contracts import Clock
 from bench.engine.clock import NANOSECONDS
+from bench.engine.run import Diverged, OutOfMemory
 from bench.engine.stream import derive_seed
-from bench.engine.trainer import Diverged, OutOfMemory, Trainer
+from bench.engine.trainer import Trainer
 
 T = TypeVar("T")
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bench.contracts import Batch
 from bench.engine.loader import host_copy
+from bench.engine.step import TrainingStep
 
 
 def collect(
@@ -44,6 +46,33 @@ def distribute(
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def move(device: torch.device, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights, averaged weights and the optimiser's state on `device`."""
+    model.to(device)
+    if average is not None:
+        average.to(device)
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                state[name] = value.to(device)
+
+
+def claim_memory(step: TrainingStep, batch: Batch) -> None:
+    """Have the allocator take from the device what a step on `batch` needs, and leave everything else as it was.
+
+    After `move` the allocator holds nothing: without this the first steps of every slice would be charged for asking. One
+    forward and backward on dummy data, whose gradients are dropped and whose changes to buffers and random numbers are undone.
+    """
+    buffers = {name: buffer.clone() for name, buffer in step.model.named_buffers()}
+    random = random_state(step.device)
+    step.loss(step.task.transfer(batch, step.device)).backward()
+    step.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in step.model.named_buffers():
+            buffer.copy_(buffers[name])
+    set_random_state(random, step.device)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

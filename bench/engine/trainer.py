@@ -19,45 +19,14 @@ from bench.engine.clock import NANOSECONDS, Gaps
 from bench.engine.ledger import CudaTimeline, HostTimeline, Ledger, Stopwatch
 from bench.engine.loader import Loader, host_copy
 from bench.engine.memory import is_out_of_memory
-from bench.engine.progress import Budget, Curve
-from bench.engine.state import collect, distribute, random_state, set_random_state
-from bench.engine.step import StepSettings, TrainingStep, make_optimizer, unwrap
+from bench.engine.progress import Budget
+from bench.engine.run import Diverged, OutOfMemory, RunSettings
+from bench.engine.state import claim_memory, collect, distribute, move, random_state, set_random_state
+from bench.engine.step import TrainingStep, make_optimizer, unwrap
 from bench.engine.stream import SampleStream, derive_seed
 from bench.engine.world import World
 
 WARMUP_STEPS = 3
-
-
-class Diverged(Exception):
-    """The loss or the outputs are not finite any more."""
-
-    status = "diverged"
-
-
-class OutOfMemory(Exception):
-    """The device had no room for a step."""
-
-    status = "out-of-memory"
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run needs to know beside its architecture and task."""
-
-    arm: str
-    seed: int
-    batch: int
-    """Samples per step in each process."""
-    step: StepSettings
-    curve: Curve
-    """Factor on the learning rate as a function of progress."""
-    eval_fractions: tuple[float, ...]
-    """Shares of the budget at which to evaluate, ascending; 1.0 is the result."""
-    unit: str = "seconds"
-    """What the budget counts: ``seconds``, ``steps`` or ``samples``."""
-    compile: bool = False
-    charge_compilation: bool = False
-    """Cold mode: no warm-up on dummy data, so that compilation falls into the charged seconds."""
 
 
 @dataclass
@@ -338,8 +307,8 @@ class Trainer:
     def _unpark(self) -> None:
         set_random_state(self._random, self.device)
         if self._cuda:
-            self._move(self.device)
-            self._claim_memory()
+            move(self.device, self.model, self.average, self.optimizer)
+            claim_memory(self._step, self.task.worst_case(self.settings.batch))
         gc.disable()
         self._watch.lap("switch")
 
@@ -356,34 +325,10 @@ class Trainer:
             self._watch.wait()
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_reserved(self.device))
             self.alloc_retries = torch.cuda.memory_stats(self.device).get("num_alloc_retries", 0)
-            self._move(torch.device("cpu"))
+            move(torch.device("cpu"), self.model, self.average, self.optimizer)
             torch.cuda.empty_cache()
         gc.collect()
         self._watch.stop("switch")
-
-    def _claim_memory(self) -> None:
-        """Have the allocator take from the device what a step needs, before the clock is charged for it.
-
-        Parking gave it all back. One forward and backward on dummy data, whose gradients are dropped and whose changes to
-        buffers and random numbers are undone.
-        """
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        random = random_state(self.device)
-        self._step.loss(self.task.transfer(self.task.worst_case(self.settings.batch), self.device)).backward()
-        self.optimizer.zero_grad(set_to_none=True)
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
-        set_random_state(random, self.device)
-        torch.cuda.synchronize(self.device)
-
-    def _move(self, device: torch.device) -> None:
-        self.model.to(device)
-        if self.average is not None:
-            self.average.to(device)
-        for state in self.optimizer.state.values():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    state[name] = value.to(device)
 
     @contextlib.contextmanager
     def _own_random(self, fresh: bool = False, keep: bool = True) -> Iterator[None]:

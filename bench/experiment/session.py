@@ -27,7 +27,8 @@ from bench.engine.blocks import Interrupted, run_block
 from bench.engine.clock import NANOSECONDS, Gaps, Heartbeat, SystemClock
 from bench.engine.memory import steady_allocator
 from bench.engine.progress import Budget
-from bench.engine.trainer import OutOfMemory, RunSettings, Trainer
+from bench.engine.run import OutOfMemory, RunSettings
+from bench.engine.trainer import Trainer
 from bench.errors import UserError
 from bench.experiment import measure, resolve, tune
 from bench.experiment.resolve import Arm
@@ -185,7 +186,7 @@ class Session:
         for arm in self.arms:
             attempts = self._out_of_memory(arm, seed)
             if self._folder_of(arm, seed).outcome is None:
-                waiting.append((arm, *self._after(attempts, batches[arm.name])))
+                waiting.append((arm, *self._after(arm, attempts, batches[arm.name])))
         while waiting:
             trainers, recorders = [], {}
             again = []
@@ -195,7 +196,7 @@ class Session:
                     trainer = self._trainer(arm, seed, self._batch(recorder, batch), recorder)
                 except OutOfMemory as error:  # in the warm-up: nothing is recorded yet
                     self.console.say(f"{title}: {arm.name}: {error} (in the warm-up)")
-                    again.append((arm, *self._after((*attempts, batch), batch)))
+                    again.append((arm, *self._after(arm, (*attempts, batch), batch)))
                     continue
                 trainers.append(trainer)
                 recorders[id(trainer)] = (arm, recorder, attempts)
@@ -215,12 +216,14 @@ class Session:
         return tuple(sorted((int(path.name.rpartition("-")[2]) for path in marked), reverse=True))
 
     @staticmethod
-    def _after(attempts: tuple[int, ...], batch: int) -> tuple[int, tuple[int, ...]]:
+    def _after(arm: Arm, attempts: tuple[int, ...], batch: int) -> tuple[int, tuple[int, ...]]:
         """The batch to take after those that were too large, and these."""
         for failed in attempts:
             batch = min(batch, int(failed * SHRINK), failed - 1)
         if batch < 1:
-            raise UserError("out of memory at batch 1; give the comparison a smaller task, or the device more memory")
+            raise UserError(
+                f"{arm.name}: out of memory at batch 1; give the comparison a smaller task, or the device more memory"
+            )
         return batch, attempts
 
     def _run_trainers(self, title: str, seed: int, trainers: list[Trainer], recorders: dict[int, Any]) -> list[Any]:
@@ -237,7 +240,7 @@ class Session:
             if status == OutOfMemory.status:
                 batch = trainer.settings.batch
                 self._out_of_memory(arm, seed)
-                again.append((arm, *self._after((*attempts, batch), batch)))
+                again.append((arm, *self._after(arm, (*attempts, batch), batch)))
 
         with self.console.progress(title, total=float(len(trainers))) as update:
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
-from bench.engine.trainer import Diverged, OutOfMemory
+from bench.engine.run import Diverged, OutOfMemory
 from bench.errors import UserError
 from bench.store.files import read_json, write_json
 from bench.store.write import mean_metrics
