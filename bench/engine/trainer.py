@@ -74,6 +74,7 @@ class Trainer:
         self.finished = False
         self.peak_bytes = 0
         self.alloc_retries = 0
+        self._retries_before = 0
         self._random: dict[str, Tensor] = {}
 
     # ---------------------------------------------------------------------------------------------- life of a run
@@ -307,6 +308,8 @@ class Trainer:
     def _unpark(self) -> None:
         set_random_state(self._random, self.device)
         if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._retries_before = _alloc_retries(self.device)
             move(self.device, self.model, self.average, self.optimizer)
             claim_memory(self._step, self.task.worst_case(self.settings.batch))
         gc.disable()
@@ -324,7 +327,7 @@ class Trainer:
         if self._cuda:
             self._watch.wait()
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_reserved(self.device))
-            self.alloc_retries = torch.cuda.memory_stats(self.device).get("num_alloc_retries", 0)
+            self.alloc_retries += _alloc_retries(self.device) - self._retries_before
             move(torch.device("cpu"), self.model, self.average, self.optimizer)
             torch.cuda.empty_cache()
         gc.collect()
@@ -401,3 +404,8 @@ class Trainer:
         }
         self._recorder.finish(summary, self.ledger.report(), weights)
         return summary
+
+
+def _alloc_retries(device: torch.device) -> int:
+    """How often the allocator has had to free everything and ask again, in this process."""
+    return torch.cuda.memory_stats(device).get("num_alloc_retries", 0)

@@ -171,7 +171,7 @@ class RunRecord(_Record):
     peak_bytes: float | None = None
     """Most memory that the run's own slices reserved (CUDA); None on a CPU."""
     alloc_retries: int | None = None
-    """How often the allocator had to flush its cache to go on (CUDA); None on a CPU."""
+    """How often the allocator had to flush its cache to go on (CUDA; 0 or None on a CPU)."""
 
 
 class Event(_Record):
