@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,10 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 
 from bench import FEW_STEPS, SENTINEL_DRIFT_LIMIT
 from bench import config as configuration
@@ -30,9 +26,9 @@ from bench.engine.progress import Budget
 from bench.engine.run import OutOfMemory, RunSettings
 from bench.engine.trainer import Trainer
 from bench.errors import UserError
-from bench.experiment import measure, resolve, tune
+from bench.experiment import measure, pictures, resolve, tune
 from bench.experiment.resolve import Arm
-from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json
+from bench.store.files import LineFile, read_json, read_lines, write_json
 from bench.store.write import ComparisonFolder, RunFolder
 
 SHRINK = 0.95
@@ -108,7 +104,9 @@ class Session:
                 self.check_stop()
                 self._block(f"block {number}/{len(self.comparison.seeds)} (seed {seed})", seed, batches)
             measure.measure_inference(self, batches)
-        self._write_pictures()
+        seed = self.comparison.seeds[0]
+        painters = [(arm, self._folder_of(arm, seed)) for arm in self.arms]
+        pictures.write(self.folder.folder / "pictures" / "grid.png", painters, self.task, self.device)
 
     def check_stop(self) -> None:
         """Raise `Interrupted` if the user has asked to stop: called between pieces of work that leave nothing behind."""
@@ -373,33 +371,3 @@ class Session:
             if outcome["status"] == "finished" and outcome["steps"] < FEW_STEPS:
                 flags.append(f"only {outcome['steps']} steps (fewer than {FEW_STEPS})")
             recorder.seal(flags)
-
-    # ---------------------------------------------------------------------------------------------------- pictures
-
-    def _write_pictures(self) -> None:
-        """Paint test views with the weights of the first seed, for the eye."""
-        models = {}
-        for arm in self.arms:
-            recorder = self._folder_of(arm, self.comparison.seeds[0])
-            if recorder.outcome is not None and recorder.outcome["status"] == "finished":
-                models[arm.name] = load_weights(arm, recorder.folder, self.device)
-        if not models:
-            return
-        with torch.inference_mode():
-            grid = self.task.pictures(models, self.device)
-        if grid is not None:
-            save_picture(self.folder.folder / "pictures" / "grid.png", grid)
-
-
-def save_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] as a PNG, all or nothing."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_weights(arm: Arm, run: Path, device: torch.device) -> torch.nn.Module:
-    """The arm's architecture with the final weights of a run, in eval mode."""
-    model = resolve.build(arm.config)
-    model.load_state_dict(load_file(run / "checkpoint.safetensors"))
-    return model.to(device).eval()

@@ -178,7 +178,7 @@ def _curve(comparison: Comparison, run: Run, flops_per_sample: float, samples: f
     seconds = [evaluation.spent for evaluation in evaluations]
     if evaluations[-1].fraction == 1.0 and comparison.record.budget_s is not None:
         # the last step ends up to half a step beside the budget; all ends stand at the same place
-        seconds[-1] = max(comparison.record.budget_s, *seconds[:-1])
+        seconds[-1] = max([comparison.record.budget_s, *seconds[:-1]])
     seen = np.array([evaluation.samples for evaluation in evaluations], dtype=np.float64)
     positions: dict[View, Array] = {
         "time": np.array(seconds, dtype=np.float64),

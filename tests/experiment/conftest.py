@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.config import Comparison
 from bench.console import Console
 from bench.engine.blocks import Interrupted
-from bench.experiment import execute
+from bench.experiment import execute, measure, resolve
+from bench.experiment.resolve import Arm
 from tests.experiment import helpers
 
 
@@ -24,6 +28,32 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def the_command_uses_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
     monkeypatch.setenv("ISOCHRON_CACHE", str(cache))
     monkeypatch.chdir(repo_root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_loaded_stays_frozen() -> Iterator[None]:
+    """A session looks through all objects of this process each time it sets up a run: a quarter of a second here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def flops_are_counted_once_an_arm() -> Iterator[None]:
+    """Counting takes a process and a second each time; what it finds depends on the arm and the task alone."""
+    count, known = measure.counts, {}
+
+    def remembered(comparison: Comparison, cache_dir: Path, arm: Arm) -> dict[str, Any]:
+        made = resolve.architecture_class(arm.config)
+        key = (id(made), arm.config.model_dump_json(), str(comparison.task))
+        if key not in known:
+            known[key] = count(comparison, cache_dir, arm)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "counts", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +101,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory, cache: Path, repo_root: P
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repo_root)
         session = helpers.start(
-            folder, cache, arms, budget="40 steps", checkpoint_interval="50ms", eval_fractions=[0.5, 1.0]
+            folder, cache, arms, slice=0.1, budget="40 steps", checkpoint_interval="50ms", eval_fractions=[0.5, 1.0]
         )
-        session.stop_requested = lambda: True
+        session.stop_requested = lambda: (folder / "runs").exists()
         with pytest.raises(Interrupted):
             session.execute()
     shutil.rmtree(folder / "runs")

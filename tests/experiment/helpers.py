@@ -49,6 +49,7 @@ def content(arms: list[dict[str, Any]] | None = None, **changes: Any) -> dict[st
         "cpu_memory": "256MiB",
         "device": "cpu",
         "threads": 1,
+        "slice": 0.2,
         "sentinel": {"seconds": 0.02},
         **changes,
     }

@@ -63,7 +63,6 @@ def test_both_spend_the_same_seconds_however_slow_they_are(slept: Path) -> None:
         assert abs(outcome["spent_s"] - 1.5) < 20 * typical
 
 
-@pytest.mark.xfail(reason="report/summary.py: max() of one number where the final evaluation is the only one")
 def test_a_comparison_that_is_evaluated_only_at_its_end_has_a_table(slept: Path) -> None:
     outcome = isochron("tables", slept)
     assert outcome.code == 0, outcome.err
