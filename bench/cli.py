@@ -98,7 +98,9 @@ def _one_line(error: Exception) -> str:
         if error.errno == errno.ENOSPC:
             return "the disk is full; free some space and run `isochron resume` on the folder"
         return f"{error.filename or 'the system'}: {error.strerror or error}"
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'} (isochron --debug shows where)"
+    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    return f"{where}{what} (isochron --debug shows where)"
 
 
 # -------------------------------------------------------------------------------------------------------- helpers

@@ -85,6 +85,9 @@ def run_block(
                 open_runs.remove(trainer)
                 on_end(trainer, error.status, str(error))
                 continue
+            except Exception as error:
+                error.add_note(f"{trainer.settings.arm}, seed {trainer.settings.seed}, step {trainer.steps + 1}")
+                raise
             if stop_requested():
                 for unfinished in going:
                     unfinished.save()

@@ -15,6 +15,9 @@ CHARGED = ("data_wait", "h2d", "forward", "backward", "optimizer", "ema", "log")
 UNCHARGED = ("setup", "probe", "eval", "checkpoint", "compile", "warmup", "sentinel", "switch", "idle", "lost")
 CATEGORIES = CHARGED + UNCHARGED
 
+SIMULTANEOUS = 20_000
+"""Nanoseconds within which two readings count as one moment."""
+
 
 @dataclass
 class Ledger:
@@ -155,7 +158,7 @@ class Stopwatch:
         self._clock, self._timeline, self._gaps = clock, timeline, gaps or Gaps()
         self._last: Any = None
         self._host_last = 0
-        self._wall_start = 0
+        self._wall_start = self._wall_last = 0
         self._pending: list[_Lap] = []
 
     @property
@@ -167,15 +170,23 @@ class Stopwatch:
         """Open a span. The device must be idle."""
         if self.running:
             raise ValueError("stopwatch: started twice")
-        self._wall_start = self._clock.wall()
+        self._wall_start, self._last = self._both_clocks()
         self._host_last = self._clock.now()
-        self._last = self._timeline.mark()
+
+    def _both_clocks(self) -> tuple[int, Any]:
+        """The second clock and a mark at one moment: read again where the process was held up between the two."""
+        for _ in range(8):
+            before, mark, after = self._clock.wall(), self._timeline.mark(), self._clock.wall()
+            if after - before < SIMULTANEOUS:
+                break
+        return (before + after) // 2, mark
 
     def lap(self, category: str) -> None:
         """Book everything since the last mark to `category`."""
         if not self.running:
             raise ValueError(f"stopwatch: lap({category!r}) while it is stopped")
-        end, host_end = self._timeline.mark(), self._clock.now()
+        self._wall_last, end = self._both_clocks()
+        host_end = self._clock.now()
         if self._gaps.overdue(host_end):  # continued after a stop, and faster back at work than the heartbeat
             self._gaps.beat(host_end, self._clock.cpu())
         self._pending.append(_Lap(category, self._last, end, self._host_last, host_end))
@@ -216,7 +227,8 @@ class Stopwatch:
         """Book the rest to `category`, wait for the device and close the span."""
         self.lap(category)
         self.wait()
-        self.ledger.wall += self._clock.wall() - self._wall_start
+        on_the_host = isinstance(self._timeline, HostTimeline)
+        self.ledger.wall += (self._wall_last if on_the_host else self._clock.wall()) - self._wall_start
         self._last = None
 
     @contextmanager

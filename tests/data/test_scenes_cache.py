@@ -143,7 +143,7 @@ def test_two_processes_at_once(tmp_path):
     assert len(open_split(SPEC, "train", tmp_path)) == 7
 
 
-def test_corrupted_shard_is_named_and_rendered_again(tmp_path, caplog, monkeypatch):
+def test_corrupted_shard_is_an_error_and_rendered_again_once_it_is_deleted(tmp_path, monkeypatch):
     folder = prepared(tmp_path)
     path = folder / "shard-0001-rgb.npy"
     good = path.read_bytes()
@@ -154,14 +154,17 @@ def test_corrupted_shard_is_named_and_rendered_again(tmp_path, caplog, monkeypat
     ):
         open_split(SPEC, "train", tmp_path)
     renders = Renders(monkeypatch)
+    with pytest.raises(UserError, match=r"shard-0001-rgb.npy does not match its SHA-256"):
+        prepared(tmp_path)
+    assert renders.numbers == []
+    path.unlink()
     prepared(tmp_path)
     assert renders.numbers == [1]
-    assert "rendering shard 1 again" in caplog.text
     assert path.read_bytes() == good
     assert len(open_split(SPEC, "train", tmp_path)) == 7
 
 
-def test_truncated_or_deleted_shard_is_named_and_rendered_again(tmp_path):
+def test_truncated_shard_is_an_error_and_a_deleted_one_is_rendered_again(tmp_path):
     folder = prepared(tmp_path)
     good = files_of(folder)
     path = folder / "shard-0002-depth.npy"

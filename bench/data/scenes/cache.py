@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -43,8 +42,6 @@ Progress = Callable[[str, int, int], None]
 
 FIELDS = ("rgb", "depth", "instance", "classes", "c2w", "intrinsics")
 BYTES_PER_PIXEL = 3 + 2 + 1 + 1
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,10 @@ def prepare(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Render what is missing of `splits`; a shard that is damaged is rendered again, with a warning.
+    """Render what is missing of `splits`.
 
-    Idempotent, and safe when several processes call it at once: one renders, the others wait for it.
+    A shard that is there but damaged is an error, not rendered again in silence: who trusts the numbers wants to know that
+    the disk does not keep what is written to it. Idempotent, and safe when several processes call it at once: one renders, the others wait for it.
 
     Args:
         spec: what to render.
@@ -97,7 +95,7 @@ def prepare(
         progress: told of every finished shard.
 
     Raises:
-        UserError: an unknown split, a broken manifest, a full disk or a folder that cannot be written.
+        UserError: an unknown split, a damaged shard or manifest, a full disk or a folder that cannot be written.
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers must be >= 1, got {workers}")
@@ -128,8 +126,7 @@ def open_split(spec: SceneSpec, split: str, cache_dir: Path, *, verify: bool = T
         raise UserError(f"scenes: {folder} holds {len(shards)} of {total} shards; prepare {split} again to finish it")
     for number in range(total):
         for entry in shards[number].values():
-            if damage := find_damage(folder, entry, checksum=verify):
-                raise UserError(f"scenes: {damage}; delete {folder / entry['name']} and run again to render it anew")
+            _refuse_damage(folder, entry, checksum=verify)
     arrays = {field: ShardedArray([folder / shards[n][field]["name"] for n in range(total)]) for field in FIELDS}
     return SceneSplit(
         rgb=arrays["rgb"],
@@ -141,19 +138,25 @@ def open_split(spec: SceneSpec, split: str, cache_dir: Path, *, verify: bool = T
     )
 
 
+def _refuse_damage(folder: Path, entry: dict[str, Any], *, checksum: bool) -> None:
+    if damage := find_damage(folder, entry, checksum=checksum):
+        raise UserError(f"scenes: {damage}; delete {folder / entry['name']} and run again to render it anew")
+
+
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _complete(spec: SceneSpec, split: str, folder: Path, workers: int, progress: Progress | None) -> None:
-    """Render the shards of `split` that are missing or damaged; the caller holds the lock."""
+    """Render the shards of `split` that are missing; the caller holds the lock."""
     ranges = shard_ranges(spec, split)
     shards = _read_manifest(folder, spec, split) if (folder / "manifest.json").is_file() else {}
     for number in sorted(shards):
-        damage = next(filter(None, (find_damage(folder, e, checksum=True) for e in shards[number].values())), None)
-        if damage:
-            log.warning("scenes: %s; rendering shard %d again", damage, number)
+        if any(not (folder / entry["name"]).is_file() for entry in shards[number].values()):
             del shards[number]
+            continue
+        for entry in shards[number].values():
+            _refuse_damage(folder, entry, checksum=True)
     missing = [number for number in range(len(ranges)) if number not in shards]
     if not missing:
         return
