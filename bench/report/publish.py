@@ -41,7 +41,7 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
         raise UserError(f"{target}: is published already; give --replace, or another place with --to")
     made = target.with_name(f".{target.name}.new")
     shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp"))
+    shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp", ".lock"))
     if target.exists():
         shutil.rmtree(target)
     made.rename(target)
