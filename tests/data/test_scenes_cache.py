@@ -16,7 +16,6 @@ from bench.data.scenes import SceneSpec, ShardedArray, open_split, prepare, spli
 from bench.data.scenes import cache as cache_module
 from bench.data.scenes import shards as shards_module
 from bench.data.scenes import spec as spec_module
-from bench.data.scenes.progress import console_progress
 from bench.errors import UserError
 
 SPEC = SceneSpec(
@@ -302,10 +301,3 @@ def test_sharded_array_reads_like_one_array(tmp_path):
     copied = array[:]
     copied[:] = 0
     np.testing.assert_array_equal(array[:], whole)
-
-
-def test_progress_without_a_terminal_is_plain_lines(capsys):
-    with console_progress() as report:
-        for done in range(5):
-            report("rendering train scenes", done, 4)
-    assert capsys.readouterr().err.splitlines() == ["rendering train scenes: 0/4", "rendering train scenes: 4/4"]

@@ -4,7 +4,6 @@
 """
 
 from bench.data.scenes.cache import SceneSplit, open_split, prepare, split_folder
-from bench.data.scenes.progress import console_progress
 from bench.data.scenes.shards import ShardedArray
 from bench.data.scenes.spec import SPLITS, SceneSpec
 
@@ -13,7 +12,6 @@ __all__ = [
     "SceneSpec",
     "SceneSplit",
     "ShardedArray",
-    "console_progress",
     "open_split",
     "prepare",
     "split_folder",
