@@ -22,3 +22,6 @@ LOADER_WAIT_LIMIT = 0.02
 
 FEW_STEPS = 50
 """A run with fewer optimiser steps says so: at so few, the warm-up alone may decide."""
+
+SKIPPED_STEPS_LIMIT = 0.01
+"""Share of its steps that a run may skip because of their gradients' norms without being flagged."""

@@ -107,9 +107,33 @@ class TuneConfig(_Section):
         return value
 
 
+_LVSM_FAMILY = {
+    "optimizer": "adamw",
+    "learning_rate": 4e-4,
+    "reference_batch": 512,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.05,
+    "warmup": 0.03,  # 3,000 of 100,000 steps
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "lvsm": {**_LVSM_FAMILY, "gradient_clip": 1.0, "gradient_skip": 5.0, "curve": "cosine"},
+    "efficient-lvsm": {**_LVSM_FAMILY, "gradient_clip": 5.0, "gradient_skip": 50.0, "curve": "trapezoid"},
+}
+"""Training of the published code (optimiser, clipping, steps skipped at five and ten times the clip). The published
+Efficient-LVSM never lets its rate decay; the protocol wants 0 at the end, so the last fifth of the run does."""
+
+
+def _with_recipe(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Training settings with those of the recipe that they name beneath them."""
+    recipe = training.get("recipe")
+    return {**(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **training}
+
+
 class TrainingConfig(_Section):
     """How an arm is optimised. An arm may override any of it under ``arms[i].training``."""
 
+    recipe: Literal["", "lvsm", "efficient-lvsm"] = ""
+    """A published recipe that the settings below start from (`RECIPES`); what stands beside it overrides it."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
     """Peak rate at `reference_batch`."""
@@ -119,6 +143,8 @@ class TrainingConfig(_Section):
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
     gradient_clip: float = Field(1.0, ge=0)
+    gradient_skip: float = Field(0.0, ge=0)
+    """Leave the weights alone in a step whose gradient norm before clipping is above this, or not finite; 0: never."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the budget over which the rate rises from 0."""
     curve: Literal["cosine", "linear", "trapezoid"] = "cosine"
@@ -131,6 +157,11 @@ class TrainingConfig(_Section):
     charge_compilation: bool = False
     """True is the protocol's cold mode."""
     tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipe(cls, value: Any) -> Any:
+        return _with_recipe(value) if isinstance(value, Mapping) else value
 
 
 class ArmConfig(_Section):
@@ -264,7 +295,7 @@ class Comparison(_Section):
     def training_of(self, arm: ArmConfig) -> TrainingConfig:
         """The comparison's training with the arm's own changes."""
         try:
-            return TrainingConfig.model_validate({**self.training.model_dump(), **arm.training})
+            return TrainingConfig.model_validate({**self.training.model_dump(), **_with_recipe(arm.training)})
         except ValidationError as error:
             raise ValueError(_one_line(error, f"arms.{arm.name}.training.")) from None
 
@@ -280,6 +311,12 @@ def _one_line(error: ValidationError, prefix: str = "") -> str:
         return f"{prefix}{where}: is missing; add it"
     shown = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
     return f"{prefix}{where}{': ' if prefix + where else ''}{message[0].lower() + message[1:]}{shown}"
+
+
+def _layer(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer of configuration with its recipe spelled out, so that it overrides what lies below it, key by key."""
+    training = content.get("training")
+    return {**content, "training": _with_recipe(training)} if isinstance(training, Mapping) else dict(content)
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -358,11 +395,11 @@ def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[st
     if presets:
         if chosen not in presets:
             raise UserError(f"preset {chosen!r} is unknown to {path.name}; it has: {', '.join(presets)}")
-        content = merge(content, _mapping(presets[chosen], f"{path.name}: presets.{chosen}"))
+        content = merge(_layer(content), _layer(_mapping(presets[chosen], f"{path.name}: presets.{chosen}")))
     elif preset and preset != content.get("preset"):
         raise UserError(f"preset {preset!r}: {path.name} has no presets; leave the preset out")
     content["preset"] = chosen
-    return validate(merge(content, overrides or {}), str(path.name))
+    return validate(merge(_layer(content), _layer(overrides or {})), str(path.name))
 
 
 def validate(content: Mapping[str, Any], where: str) -> Comparison:

@@ -53,8 +53,10 @@ class Architecture(Protocol):
     """A model under test: an ``nn.Module`` with a frozen config dataclass beside it in the same file.
 
     Optional members, found by ``hasattr``: ``auxiliary_loss(batch, outputs) -> Tensor`` (added to the task's loss, in
-    training only; the one place that may see targets), ``unused_parameters() -> Collection[str]`` (weights that the
-    options leave without gradient), ``from_reference(state, **config)`` (strict loader of the published layout).
+    training only; the one place that may see targets; one that takes ``progress`` is told the share of the budget that is
+    spent), ``unused_parameters() -> Collection[str]`` (weights that the options leave without gradient),
+    ``pretrained_parts() -> Sequence[Mapping]`` (parts that were trained elsewhere, each with at least ``name`` and
+    ``sha256``), ``from_reference(state, **config)`` (strict loader of the published layout).
     """
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:

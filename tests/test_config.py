@@ -295,6 +295,31 @@ def test_a_preset_is_laid_over_the_file_and_overrides_over_both(tmp_path: Path) 
     assert (both.preset, both.budget.amount, both.training.learning_rate) == ("small", 60, 1.0)
 
 
+def test_a_recipe_is_laid_under_what_stands_beside_it_and_over_what_lies_below(tmp_path: Path) -> None:
+    base = {**MINIMAL, "training": {"learning_rate": 0.5, "gradient_clip": 7.0, "precision": "bf16"}}
+    base["presets"] = {"tiny": {}, "paper": {"training": {"recipe": "lvsm", "learning_rate": 1e-4}}}
+    path = written(tmp_path, base)
+    assert load(path).training.gradient_skip == 0
+    training = load(path, preset="paper").training
+    assert (training.learning_rate, training.gradient_clip, training.gradient_skip) == (1e-4, 1.0, 5.0)
+    assert (training.reference_batch, training.precision) == (512, "bf16")
+    changed = load(path, preset="paper", overrides={"training": {"recipe": "efficient-lvsm", "gradient_clip": 2.0}})
+    assert (changed.training.gradient_clip, changed.training.gradient_skip) == (2.0, 50.0)
+    assert from_text(dump(changed)) == changed
+
+
+def test_an_arm_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
+    arm = {"architecture": "efficient-lvsm", "training": {"recipe": "efficient-lvsm"}}
+    comparison = load(written(tmp_path, {**MINIMAL, "arms": [arm], "training": {"recipe": "lvsm"}}))
+    assert comparison.training.gradient_clip == 1.0
+    assert comparison.training_of(comparison.arms[0]).gradient_clip == 5.0
+
+
+def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.recipe.*'mine'"):
+        load(written(tmp_path, {**MINIMAL, "training": {"recipe": "mine"}}))
+
+
 def test_an_arm_may_differ_in_its_training() -> None:
     arms = [{"architecture": "a", "training": {"learning_rate": 9.0}}, "b"]
     comparison = validate(MINIMAL | {"arms": arms, "training": {"weight_decay": 0.3}}, "mine")

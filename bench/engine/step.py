@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ class StepSettings:
     """Applied to weights with two or more axes; norms and biases are left alone."""
     gradient_clip: float = 1.0
     """Largest L2 norm of the gradient; 0 switches clipping off (the norm is recorded all the same)."""
+    gradient_skip: float = 0.0
+    """Above this norm before clipping, or where the norm is not finite, a step leaves weights and optimiser alone; 0: never."""
     precision: str = "fp32"
     """``fp32`` or ``bf16`` (autocast; parameters stay fp32)."""
     ema_half_life: float | None = None
@@ -62,6 +65,8 @@ class StepResult:
 
     loss: Tensor
     gradient_norm: Tensor
+    skipped: Tensor
+    """1.0 where the weights were left alone, else 0.0."""
 
 
 class TrainingStep:
@@ -81,25 +86,35 @@ class TrainingStep:
         self.settings, self.average = settings, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._auxiliary = getattr(unwrap(model), "auxiliary_loss", None)
+        self._follows_progress = (
+            self._auxiliary is not None and "progress" in inspect.signature(self._auxiliary).parameters
+        )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The task's loss, plus the architecture's own where it has one."""
+    def loss(self, batch: Batch, progress: float = 0.0) -> Tensor:
+        """The task's loss, plus the architecture's own where it has one, at this share of the budget."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             outputs = self.model(**{name: batch[name] for name in self.task.input_fields})
-            auxiliary = self._auxiliary(batch, outputs) if self._auxiliary else None
+            position = {"progress": progress} if self._follows_progress else {}
+            auxiliary = self._auxiliary(batch, outputs, **position) if self._auxiliary else None
         loss = self.task.loss(outputs, batch)
         return loss if auxiliary is None else loss + auxiliary
 
     def __call__(
-        self, batch: Batch, *, factor: float = 1.0, average_decay: float | None = None, lap: Lap = _no_lap
+        self,
+        batch: Batch,
+        *,
+        factor: float = 1.0,
+        progress: float = 0.0,
+        average_decay: float | None = None,
+        lap: Lap = _no_lap,
     ) -> StepResult:
-        """Take one step on a host batch with ``learning_rate * factor``.
+        """Take one step on a host batch with ``learning_rate * factor``, at the share `progress` of the budget.
 
         `average_decay` is what the average keeps of itself in this step (only where there is an average).
         """
         batch = self.task.transfer(batch, self.device)
         lap("h2d")
-        loss = self.loss(batch)
+        loss = self.loss(batch, progress)
         lap("forward")
         loss.backward()
         lap("backward")
@@ -107,7 +122,7 @@ class TrainingStep:
         norm = torch.nn.utils.clip_grad_norm_(self._weights, clip if clip > 0 else float("inf"))
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
-        self.optimizer.step()
+        skipped = self._update(norm)
         self.optimizer.zero_grad(set_to_none=True)
         lap("optimizer")
         if self.average is not None and average_decay is not None:
@@ -117,7 +132,23 @@ class TrainingStep:
             for kept, buffer in zip(self.average.buffers(), unwrap(self.model).buffers(), strict=True):
                 kept.copy_(buffer)  # e.g. running statistics, which average themselves
             lap("ema")
-        return StepResult(loss.detach(), norm.detach())
+        return StepResult(loss.detach(), norm.detach(), skipped)
+
+    def _update(self, norm: Tensor) -> Tensor:
+        """Let the optimiser step unless the gradient's norm forbids it; 1.0 where it does."""
+        limit = self.settings.gradient_skip
+        if limit <= 0:
+            self.optimizer.step()
+            return torch.zeros_like(norm)
+        skip = (~(norm <= limit)).float()  # so that a norm that is no number skips too
+        if self.settings.optimizer == "sgd":
+            if not skip.item():
+                self.optimizer.step()
+        else:
+            # Fused kernels decide on the device, as for a gradient scaler: nobody waits, moments and step count stay.
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+            self.optimizer.step()
+        return skip
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -34,7 +34,7 @@ class _Launched:
     progress: float
     factor: float
     values: Tensor
-    """Loss and gradient norm, on the host once the device has reached the mark."""
+    """Loss, gradient norm and whether the step was skipped, on the host once the device has reached the mark."""
     samples: int
     mark: Any
 
@@ -69,6 +69,7 @@ class Trainer:
         self._charged_seen = 0.0
         self._averaged_to = 0.0
         self.steps = 0
+        self.skipped_steps = 0
         self.samples = 0
         self.evaluations = 0
         self.finished = False
@@ -209,10 +210,11 @@ class Trainer:
         if half_life is not None:  # from positions alone, so that a replay averages alike
             decay = 0.5 ** (max(0.0, progress - self._averaged_to) / half_life)
             self._averaged_to = max(progress, self._averaged_to)
-        result = self._step(batch, factor=factor, average_decay=decay, lap=watch.lap)
+        result = self._step(batch, factor=factor, progress=progress, average_decay=decay, lap=watch.lap)
         self.samples += self._samples_per_step
         self.budget.step_launched()
-        values = self._on_its_way(torch.stack((result.loss.float(), result.gradient_norm.float())))
+        told = (result.loss.float(), result.gradient_norm.float(), result.skipped)
+        values = self._on_its_way(torch.stack(told))
         watch.lap("log")
         self._launched.append(_Launched(progress, factor, values, self.samples, watch.mark))
         self._drain(leave=self._backlog)
@@ -228,8 +230,9 @@ class Trainer:
         while len(self._launched) > leave:
             done = self._launched.popleft()
             self._watch.wait(done.mark)
-            loss, norm = done.values.tolist()
+            loss, norm, skipped = done.values.tolist()
             self.steps += 1
+            self.skipped_steps += int(skipped)
             charged = self.ledger.charged / NANOSECONDS
             record = {
                 "step": self.steps,
@@ -242,6 +245,8 @@ class Trainer:
                 "loss": loss,
                 "grad_norm": norm,
             }
+            if skipped:
+                record["skipped"] = True
             self._charged_seen = charged
             self._recorder.event(record)
             if self.on_step is not None:
@@ -352,6 +357,7 @@ class Trainer:
         """Store the state to resume from (between slices). Uncharged."""
         meta = {
             "steps": self.steps,
+            "skipped_steps": self.skipped_steps,
             "samples": self.samples,
             "evaluations": self.evaluations,
             "finished": self.finished,
@@ -369,6 +375,7 @@ class Trainer:
         with self._watch.booking("setup"):
             self._random = distribute(tensors, self.model, self.average, self.optimizer)
             self.steps, self.samples = meta["steps"], meta["samples"]
+            self.skipped_steps = meta["skipped_steps"]
             self.evaluations, self.finished = meta["evaluations"], meta["finished"]
             self._charged_seen, self._averaged_to = meta["charged_seen"], meta["averaged_to"]
             self.budget.restore(meta["budget"])
@@ -396,6 +403,7 @@ class Trainer:
             "overshoot_s": self.budget.overshoot if seconds else 0.0,
             "overshoot_bound_s": self.budget.overshoot_bound if seconds else 0.0,
             "steps": self.steps,
+            "skipped_steps": self.skipped_steps,
             "samples": self.samples,
             "optimizer_batch": self._samples_per_step,
             "stream_sha256": self._loader.digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,16 @@ class Arm:
         config = self.config.model_copy(update={"training": {**self.config.training, "learning_rate": rate}})
         return replace(self, config=config, training=self.training.model_copy(update={"learning_rate": rate}))
 
-    def record(self) -> dict[str, Any]:
-        """The arm as it stands in ``comparison.json``."""
+    def record(self, pretrained_parts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The arm as it stands in ``comparison.json``, with its parts that were trained elsewhere."""
         return {
             "name": self.name,
             "label": self.label,
             "architecture": self.config.architecture or self.config.factory,
             "options": self.config.options,
             "policy": self.policy,
-            "pretrained": self.config.pretrained,
+            "pretrained": self.config.pretrained or bool(pretrained_parts),
+            "pretrained_parts": list(pretrained_parts),
             "training": self.training.model_dump(mode="json"),
         }
 
@@ -83,6 +84,12 @@ def build(arm: ArmConfig) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise UserError(f"arms.{arm.name}.factory: {arm.factory} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def pretrained_parts(model: nn.Module) -> Sequence[Mapping[str, Any]]:
+    """What the architecture says of its parts that were trained elsewhere."""
+    told = getattr(model, "pretrained_parts", None)
+    return told() if callable(told) else ()
 
 
 def outside_sources(arms: Sequence[ArmConfig]) -> list[Path]:
@@ -207,6 +214,7 @@ def step_settings(training: TrainingConfig, batch: int) -> StepSettings:
         betas=training.betas,
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
+        gradient_skip=training.gradient_skip,
         precision=training.precision,
         ema_half_life=training.ema_half_life,
     )

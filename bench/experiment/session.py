@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench import FEW_STEPS, SENTINEL_DRIFT_LIMIT
+from bench import FEW_STEPS, SENTINEL_DRIFT_LIMIT, SKIPPED_STEPS_LIMIT
 from bench import config as configuration
 from bench.config import Comparison
 from bench.console import Console
@@ -63,6 +63,8 @@ class Session:
         options = asdict(settled) if is_dataclass(settled) and not isinstance(settled, type) else comparison.task
         self.comparison = comparison.model_copy(update={"task": {**options, "name": self.task.name}})
         self._gaps = Gaps()
+        self._pretrained: dict[str, list[dict[str, Any]]] = {}
+        """Label of an arm -> its parts that were trained elsewhere."""
         self._shares: dict[str, int] = {}
         """Nanoseconds of this process that its runs share, by ledger category."""
         self._sentinel_kernel = sentinel.make_kernel(self.device)
@@ -121,8 +123,8 @@ class Session:
         self._write_record("running")
 
     def _prepare(self) -> None:
-        for arm in self.arms:
-            resolve.build(arm.config)  # a wrong option is an error before any budget is spent
+        for arm in self.arms:  # a wrong option is an error before any budget is spent
+            self._pretrained[arm.label] = [dict(part) for part in resolve.pretrained_parts(resolve.build(arm.config))]
         self.console.say(f"Preparing the data of task {self.task.name!r}.")
         with self.console.counting() as report:
 
@@ -158,7 +160,7 @@ class Session:
                     "options": {key: value for key, value in comparison.task.items() if key != "name"},
                     "metrics": [metric._asdict() for metric in task.metrics],
                 },
-                "arms": [arm.record() for arm in self.arms],
+                "arms": [arm.record(self._pretrained.get(arm.label, ())) for arm in self.arms],
                 "reference": comparison.reference_arm,
                 "seeds": list(comparison.seeds),
                 "budget_s": comparison.budget.amount if comparison.budget.unit == "seconds" else None,
@@ -171,7 +173,7 @@ class Session:
                 ),
                 "precision": {"fp32": "fp32", "bf16": "bf16 autocast"}[comparison.training.precision],
                 "tuning": tune.stored(self.folder.folder),
-                "warnings": old.get("warnings") or list(getattr(task, "notices", ())),
+                "warnings": list(dict.fromkeys([*old.get("warnings", ()), *getattr(task, "notices", ())])),
                 "status": status,
             }
         )
@@ -370,4 +372,7 @@ class Session:
                 flags.append(f"sentinel drift {100 * drift:.1f} %")
             if outcome["status"] == "finished" and outcome["steps"] < FEW_STEPS:
                 flags.append(f"only {outcome['steps']} steps (fewer than {FEW_STEPS})")
+            skipped = outcome.get("skipped_steps", 0)
+            if skipped > SKIPPED_STEPS_LIMIT * outcome["steps"]:
+                flags.append(f"{skipped} of {outcome['steps']} steps skipped (gradient norm above gradient_skip)")
             recorder.seal(flags)

@@ -33,6 +33,8 @@ class Arm(_Record):
     options: dict[str, Any] = {}
     pretrained: bool | None = None
     """Whether it starts from weights trained elsewhere; None where the writer did not say."""
+    pretrained_parts: tuple[dict[str, Any], ...] = ()
+    """Those weights, each with ``name`` and ``sha256``."""
     training: dict[str, Any] | None = None
     """How it is optimised (`bench.config.TrainingConfig`); None where the writer did not say."""
 
@@ -163,6 +165,8 @@ class RunRecord(_Record):
     overshoot_bound_s: float | None = None
     """What the stop rule allows; None where the writer did not say."""
     steps: int = 0
+    skipped_steps: int = 0
+    """Steps that left the weights alone because of their gradient's norm."""
     samples: int = 0
     optimizer_batch: int | None = None
     final: dict[str, Number] = {}
@@ -186,6 +190,8 @@ class Event(_Record):
     samples: int
     loss: Number
     grad_norm: Number
+    skipped: bool = False
+    """Whether the weights were left alone because of the gradient's norm."""
 
 
 class Evaluation(_Record):

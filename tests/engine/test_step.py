@@ -153,3 +153,45 @@ def test_unwrap_finds_the_architecture() -> None:
     model, compiled = TinyNet(), nn.Module()
     compiled._orig_mod = model  # as torch.compile wraps it
     assert unwrap(compiled) is unwrap(model) is model
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("scale", [1000.0, math.nan])
+def test_a_step_with_too_large_a_gradient_leaves_weights_and_moments_alone(name: str, scale: float) -> None:
+    task = FakeTask()
+    step = make_step(task=task, optimizer=name, gradient_clip=1.0, gradient_skip=30.0, weight_decay=0.1)
+    twin = make_step(task=FakeTask(), optimizer=name, gradient_clip=1.0, gradient_skip=30.0, weight_decay=0.1)
+    for current in (step, twin):
+        assert current(BATCH).skipped == 0.0
+    before = {key: value.clone() for key, value in step.model.state_dict().items()}
+    task.loss_scale = scale
+    assert step(BATCH).skipped == 1.0
+    assert same(before, step.model.state_dict())
+    assert all(weight.grad is None for weight in step.model.parameters()), "nothing is left for the next step to add to"
+    task.loss_scale = 1.0
+    for current in (step, twin):  # as if the bad batch had never been
+        assert current(BATCH).skipped == 0.0
+    assert same(step.model.state_dict(), twin.model.state_dict())
+
+
+def test_no_step_is_skipped_unless_asked() -> None:
+    task = FakeTask()
+    task.loss_scale = 1e6
+    step = make_step(task=task)
+    before = {key: value.clone() for key, value in step.model.state_dict().items()}
+    assert step(BATCH).skipped == 0.0
+    assert not same(before, step.model.state_dict())
+
+
+def test_an_auxiliary_loss_that_asks_for_progress_is_told() -> None:
+    told: list[float] = []
+
+    class Curriculum(TinyNet):
+        def auxiliary_loss(self, batch, outputs, progress=0.0):
+            told.append(progress)
+            return 0.0 * outputs["y"].sum()
+
+    step = make_step(Curriculum(0.0, False))
+    step(BATCH)
+    step(BATCH, progress=0.75)
+    assert told == [0.0, 0.75]

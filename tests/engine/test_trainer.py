@@ -373,6 +373,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_recorded() -> None:
     assert not trainer.finished
 
 
+def test_a_skipped_step_is_a_step_and_is_counted_also_after_a_crash() -> None:
+    task = FakeTask()
+
+    def show(trainer: Trainer, loss: float, p: float) -> None:
+        task.loss_scale = 1e9 if trainer.steps in (2, 6) else 1.0
+
+    def trainer_of(recorder: MemoryRecorder) -> Trainer:
+        step = StepSettings(learning_rate=0.05, gradient_skip=1e3)
+        trainer = make_trainer(task=task, clock=task.clock, recorder=recorder, budget=10, unit="steps", step=step)
+        trainer.on_step = show
+        trainer.set_up()
+        return trainer
+
+    recorder = MemoryRecorder()
+    trainer = trainer_of(recorder)
+    trainer.advance(0.5)
+    trainer.save()
+    trainer = trainer_of(recorder)
+    trainer.restore(*recorder.states[-1], lost_seconds=0.0)
+    trainer.advance(1.0)
+    trainer.finish("finished")
+    assert [event["step"] for event in recorder.events if event.get("skipped")] == [3, 7]
+    assert (recorder.summary["steps"], recorder.summary["skipped_steps"]) == (10, 2)
+
+
 def test_outputs_that_are_not_finite_end_the_run() -> None:
     trainer = make_trainer()
     trainer.set_up()
