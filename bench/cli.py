@@ -314,6 +314,17 @@ def tables(folder: Folder) -> None:
 
 
 @app.command()
+def tokens(folder: Folder) -> None:
+    """Measure the norms of the tokens behind every block of the trained arms, and paint their principal components."""
+    from bench.experiment.tokens import diagnose
+    from bench.report.tokens import write
+
+    diagnose(folder, **_parts(False, False))
+    write(folder)
+    print(f"Written to {folder / 'tokens'}: {', '.join(sorted(path.name for path in (folder / 'tokens').iterdir()))}")
+
+
+@app.command()
 def publish(
     folder: Folder,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where published results are kept.")] = Path("results"),

@@ -60,9 +60,9 @@ def write(comparison: Comparison, out_dir: str | Path) -> list[Path]:
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
-    with _style():
+    with style():
         for name, figure in (("curves", draw_curves(summary)), ("ledger", draw_ledger(summary))):
-            paths += [_save(figure, out_dir / f"{name}.png"), _save(figure, out_dir / f"{name}.pdf")]
+            paths += [save(figure, out_dir / f"{name}.png"), save(figure, out_dir / f"{name}.pdf")]
     return paths
 
 
@@ -241,7 +241,8 @@ def _title(figure: Figure, summary: Summary, what: str) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of every figure."""
     import matplotlib
     import seaborn
 
@@ -259,7 +260,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG or PDF, by the suffix; the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 

@@ -27,7 +27,7 @@ def test_the_same_folder_gives_the_same_bytes(drawn, full, tmp_path):
 
 
 def test_four_panels_of_the_headline_metric(full):
-    with plots._style():
+    with plots.style():
         figure = plots.draw_curves(summarise(full))
     assert [ax.get_xlabel() for ax in figure.axes] == [
         "charged time (s)",
@@ -45,7 +45,7 @@ def test_four_panels_of_the_headline_metric(full):
 
 
 def test_one_colour_an_arm_and_one_line_style_a_policy(full):
-    with plots._style():
+    with plots.style():
         looks = [plots._look(summarise(full), arm) for arm in summarise(full).arms]
     assert looks[0][:2] == looks[2][:2] != looks[1][:2] == looks[3][:2]
     assert looks[0][2] == looks[1][2] != looks[2][2] == looks[3][2]
@@ -68,7 +68,7 @@ def test_the_ledger_draws_every_category_of_the_engine():
 
 
 def test_ledger_bars_sum_to_the_wall_time(full):
-    with plots._style():
+    with plots.style():
         figure = plots.draw_ledger(summarise(full))
     widths = dict.fromkeys(range(4), 0.0)
     for bar in figure.axes[0].patches:
@@ -79,13 +79,13 @@ def test_ledger_bars_sum_to_the_wall_time(full):
 
 
 def test_one_seed_draws_no_band(single, full):
-    with plots._style():
+    with plots.style():
         bands = [len(plots.draw_curves(summarise(comparison)).axes[0].collections) for comparison in (single, full)]
     assert bands == [0, 4]
 
 
 def test_runs_that_did_not_finish_are_left_out_and_counted(trouble):
-    with plots._style():
+    with plots.style():
         title = plots.draw_curves(summarise(trouble)).get_suptitle()
     assert title.endswith("left out: 2 of 12 runs, not finished")
 
