@@ -23,7 +23,7 @@ def draw(arms: dict[str, dict[str, list[dict[str, float]]]]) -> Any:
     from matplotlib.figure import Figure
 
     shown = {name: stacks for name, stacks in arms.items() if stacks}
-    figure = Figure(figsize=(3.2 * len(shown) + 0.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(shown) + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     palette = seaborn.color_palette("colorblind")
     for ax, (name, stacks) in zip(panels, shown.items(), strict=True):
@@ -44,6 +44,6 @@ def draw(arms: dict[str, dict[str, list[dict[str, float]]]]) -> Any:
         ax.set_xlabel("block")
         ax.set_yscale("log")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend(fontsize=6, frameon=False)
+        ax.legend(fontsize=6, frameon=False, handlelength=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     panels[0].set_ylabel("L2 norm of a token")
     return figure
