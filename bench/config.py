@@ -377,19 +377,37 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return value or {}
 
 
+def _find(source: str) -> Path:
+    """File of a shipped comparison's name, or the file itself."""
+    if Path(source).suffix in (".yaml", ".yml"):
+        return Path(source)
+    path = CONFIGS / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in CONFIGS.glob("*.yaml")))
+        raise UserError(f"comparison {source!r} is unknown; known: {known}; or give the path of a .yaml file")
+    return path
+
+
+def _read_with_base(path: Path) -> dict[str, Any]:
+    """The file's mapping laid over that of the comparison that it names as its ``base``."""
+    content = _read_yaml(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    below = _read_yaml(path.parent / base if str(base).endswith((".yaml", ".yml")) else _find(str(base)))
+    if "base" in below:
+        raise UserError(f"{path.name}: base: {base!r} has a base itself; name that one ({below['base']!r}) instead")
+    return merge(_layer(below), _layer(content))
+
+
 def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """Comparison from a shipped name or a YAML file, with a preset's section and `overrides` laid over it.
 
     Raises:
         UserError: no such comparison or preset, or a field is wrong; one line that names it.
     """
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        path = CONFIGS / f"{source}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(item.stem for item in CONFIGS.glob("*.yaml")))
-            raise UserError(f"comparison {str(source)!r} is unknown; known: {known}; or give the path of a .yaml file")
-    content = _read_yaml(path)
+    path = _find(str(source))
+    content = _read_with_base(path)
     presets = _mapping(content.pop("presets", None), f"{path.name}: presets")
     chosen = str(preset or (overrides or {}).get("preset") or content.get("preset", "tiny"))
     if presets:

@@ -295,6 +295,25 @@ def test_a_preset_is_laid_over_the_file_and_overrides_over_both(tmp_path: Path) 
     assert (both.preset, both.budget.amount, both.training.learning_rate) == ("small", 60, 1.0)
 
 
+def test_a_comparison_may_stand_on_another_one(tmp_path: Path) -> None:
+    below = {**MINIMAL, "presets": {"tiny": {"budget": "3s"}, "small": {"budget": "4s"}}, "seeds": 5}
+    written(tmp_path, below, "below.yaml")
+    above = {"base": "below.yaml", "name": "above", "arms": ["efficient-lvsm"], "presets": {"tiny": {"batch": "knee"}}}
+    comparison = load(written(tmp_path, above), preset="tiny")
+    assert (comparison.name, [arm.name for arm in comparison.arms]) == ("above", ["efficient-lvsm"])
+    assert (comparison.budget.amount, comparison.batch, len(comparison.seeds)) == (3.0, ("knee",), 5)
+    assert load(tmp_path / "mine.yaml", preset="small").budget.amount == 4.0
+    assert load(written(tmp_path, {"base": "nvs", "name": "own"}), preset="tiny").training.learning_rate == 1e-3
+
+
+def test_a_base_that_is_unknown_or_has_a_base_is_one_line(tmp_path: Path) -> None:
+    written(tmp_path, {"base": "nvs", "name": "below"}, "below.yaml")
+    with pytest.raises(UserError, match=r"base: 'below.yaml' has a base itself; name that one \('nvs'\)"):
+        load(written(tmp_path, {"base": "below.yaml", "name": "above"}))
+    with pytest.raises(UserError, match="comparison 'nowhere' is unknown"):
+        load(written(tmp_path, {"base": "nowhere", "name": "above"}))
+
+
 def test_a_recipe_is_laid_under_what_stands_beside_it_and_over_what_lies_below(tmp_path: Path) -> None:
     base = {**MINIMAL, "training": {"learning_rate": 0.5, "gradient_clip": 7.0, "precision": "bf16"}}
     base["presets"] = {"tiny": {}, "paper": {"training": {"recipe": "lvsm", "learning_rate": 1e-4}}}
