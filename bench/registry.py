@@ -32,13 +32,20 @@ ARCHITECTURES: dict[str, Entry] = {
     "lvsm-decoder-only": Entry(
         "baselines.lvsm:LVSMDecoderOnly", "nvs", "LVSM, full self-attention over inputs and target"
     ),
+    "lvsm-encoder-decoder": Entry(
+        "baselines.lvsm_encoder_decoder:LVSMEncoderDecoder", "nvs", "LVSM, the inputs pressed into latents"
+    ),
     "efficient-lvsm": Entry(
         "models.efficient_lvsm:EfficientLVSM", "nvs", "Efficient-LVSM, two streams with one-way cross-attention"
     ),
 }
 
 TASKS: dict[str, Entry] = {
-    "nvs": Entry("bench.tasks.nvs:NovelViewSynthesis", "nvs", "novel view synthesis on rendered scenes"),
+    "nvs": Entry(
+        "bench.tasks.nvs:NovelViewSynthesis",
+        "nvs",
+        "novel view synthesis on rendered scenes, RealEstate10K, object renders, transforms.json",
+    ),
 }
 
 

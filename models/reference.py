@@ -10,8 +10,13 @@ from torch import Tensor, nn
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """Path components that DistributedDataParallel and ``torch.compile`` put into keys."""
 
-LVSM_SUBTREES = ("loss_computer.", "repa_projector.", "repa_encoder.")
-"""What the LVSM family's checkpoints carry beside the model: the perceptual loss's VGG, REPA's projector and teacher."""
+
+def lvsm_subtrees(*, repa: bool) -> tuple[str, ...]:
+    """What the LVSM family's checkpoints carry beside the model: the perceptual loss's VGG, REPA's teacher and projector.
+
+    With ``repa`` the projector belongs to the model.
+    """
+    return ("loss_computer.", "repa_encoder.") if repa else ("loss_computer.", "repa_encoder.", "repa_projector.")
 
 
 def unwrap_keys(state: Mapping[str, Any], dropped: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -183,11 +183,12 @@ def test_the_random_state_is_left_as_it_was(task: NovelViewSynthesis) -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
-@pytest.mark.parametrize("name", ["lvsm-decoder-only", "efficient-lvsm"])
+@pytest.mark.parametrize("name", sorted(registry.ARCHITECTURES))
 def test_the_registered_architectures_pass(task: NovelViewSynthesis, name: str) -> None:
     module, _, attribute = registry.architecture(name).target.partition(":")
     build = getattr(importlib.import_module(module), attribute)
-    config = build.config_class(width=64, head_dim=32, layers=2, patch_size=8)
+    depth = {"encoder_layers": 1, "decoder_layers": 1, "latents": 16} if "encoder" in name else {"layers": 2}
+    config = build.config_class(width=64, head_dim=32, patch_size=8, **depth)
     assert not failures(check(lambda: build(config), task))
 
 

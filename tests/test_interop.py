@@ -8,11 +8,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from baselines.lvsm import LVSMDecoderOnly
+from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder
 from bench.errors import UserError
 from bench.interop import check_parity, load_parity_fixture, load_reference_checkpoint
 from models.efficient_lvsm import EfficientLVSM
 
-CLASSES = {"lvsm-decoder-only": LVSMDecoderOnly, "efficient-lvsm": EfficientLVSM}
+CLASSES = {
+    "lvsm-decoder-only": LVSMDecoderOnly,
+    "lvsm-encoder-decoder": LVSMEncoderDecoder,
+    "efficient-lvsm": EfficientLVSM,
+}
 
 
 @pytest.fixture(params=sorted(CLASSES))
@@ -92,8 +97,8 @@ def test_a_deviation_is_found(fixture_path, tmp_path, key, change, kind):
     [
         (lambda t, m: m.update(architecture="mae"), "'mae' is unknown"),
         (
-            lambda t, m: m.update(config=json.dumps({**json.loads(m["config"]), "registers": 2})),
-            "unknown option 'registers'",
+            lambda t, m: m.update(config=json.dumps({**json.loads(m["config"]), "depth": 2})),
+            "unknown option 'depth'",
         ),
         (lambda t, m: m.update(config="{"), "'config' must be JSON"),
         (lambda t, m: m.update(config="[]"), "'config' must be a JSON object"),

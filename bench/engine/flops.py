@@ -72,7 +72,7 @@ _NEGLIGIBLE_NAMES = """
     upsample_bicubic2d upsample_linear1d upsample_nearest1d upsample_nearest3d upsample_trilinear3d var var_mean
     view_as view_as_complex view_as_real vstack where xlogy zero_ zeros_like _cast_Float _cast_Half _shape_as_tensor
     _softmax _log_softmax _unsafe_view _weight_norm __or__ __xor__ __lshift__ __rshift__ FloatImplicit IntImplicit Bool
-    Float im2col col2im grid_sampler_2d
+    Float im2col col2im grid_sampler_2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
 """
 NEGLIGIBLE = frozenset(f"aten::{name}" for name in _NEGLIGIBLE_NAMES.split())
 """Operators whose work is linear in the numbers they read, not a product of matrices: counted as 0 on purpose."""

@@ -9,6 +9,7 @@ Axes: B batch, N and M tokens, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,40 +52,90 @@ class SelfBlock(nn.Module):
         self.norm2 = layer_norm(width, affine=affine_norm)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]; every token attends to all N tokens of its sequence."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D]; a token attends to all N tokens of its sequence that ``mask`` leaves (see `attend`)."""
+        x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
+
+
+class FeedForwardBlock(nn.Module):
+    """``x += MLP(norm x)``, norm without weights: an input stream whose tokens do not read one another."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = layer_norm(width, affine=False)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[..., D] -> [..., D]; ``mask`` has no meaning where nothing is read."""
+        return x + self.mlp(self.norm(x))
 
 
 class SelfCrossBlock(nn.Module):
     """Self-attention within a target view, cross-attention to the inputs, one MLP; norms without weights.
 
-    The block of Efficient-LVSM's target stream.
+    The block of Efficient-LVSM's target stream. ``attention`` are `CrossAttention`'s options.
     """
 
-    def __init__(self, width: int, head_dim: int) -> None:
+    def __init__(self, width: int, head_dim: int, **attention: Any) -> None:
         super().__init__()
-        self.norm = layer_norm(width, affine=False)  # has no weights, so that one serves all four places
+        self.norm = layer_norm(width, affine=False)  # has no weights, so that one serves all places
         self.self_attn = SelfAttention(width, head_dim)
-        self.cross_attn = CrossAttention(width, head_dim)
+        self.cross_attn = CrossAttention(width, head_dim, **attention)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+    def forward(self, x: Tensor, source: Tensor, *reading: Any) -> Tensor:
         """Update the target tokens from themselves and from the input tokens.
 
         Args:
             x: target tokens, [B, V, P, D].
             source: input tokens of all input views, [B, M, D].
+            *reading: ``mask`` and ``log_views`` of `CrossAttention` for the V P queries of a scene.
 
         Returns:
             [B, V, P, D]. A target view depends on no other one.
         """
+        return self.read(x, *self.keys_values(source), *reading)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """What the targets read of the input tokens [B, M, D]: keys and values, each [B, M, h, d]."""
+        return self.cross_attn.keys_values(self.norm(source))
+
+    def read(self, x: Tensor, keys: Tensor, values: Tensor, *reading: Any) -> Tensor:
+        """`forward` with keys and values that were made before."""
         views = x.flatten(0, 1)  # [B V, P, D]
         views = views + self.self_attn(self.norm(views))
         scene = views.view(x.shape).flatten(1, 2)  # [B, V P, D]
-        keys, values = self.cross_attn.keys_values(self.norm(source))
-        scene = scene + self.cross_attn(self.norm(scene), keys, values)
+        scene = scene + self.cross_attn(self.norm(scene), keys, values, *reading)
+        return (scene + self.mlp(self.norm(scene))).view(x.shape)
+
+    def update_inputs(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D]: input tokens through the same self-attention and MLP, where streams share weights."""
+        x = x + self.self_attn(self.norm(x), mask)
+        return x + self.mlp(self.norm(x))
+
+
+class CrossBlock(nn.Module):
+    """`SelfCrossBlock` without its self-attention: a target token reads nothing but the inputs."""
+
+    def __init__(self, width: int, head_dim: int, **attention: Any) -> None:
+        super().__init__()
+        self.norm = layer_norm(width, affine=False)
+        self.attn = CrossAttention(width, head_dim, **attention)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, source: Tensor, *reading: Any) -> Tensor:
+        """As `SelfCrossBlock.forward`."""
+        return self.read(x, *self.keys_values(source), *reading)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SelfCrossBlock.keys_values`."""
+        return self.attn.keys_values(self.norm(source))
+
+    def read(self, x: Tensor, keys: Tensor, values: Tensor, *reading: Any) -> Tensor:
+        """As `SelfCrossBlock.read`."""
+        scene = x.flatten(1, 2)  # [B, V P, D]
+        scene = scene + self.attn(self.norm(scene), keys, values, *reading)
         return (scene + self.mlp(self.norm(scene))).view(x.shape)
 
 
@@ -99,7 +150,7 @@ def init_depth_scaled(block: nn.Module, index: int) -> None:
             nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * (index + 1)))
 
 
-def run_block(block: nn.Module, *inputs: Tensor, checkpointed: bool) -> Any:
+def run_block(block: Callable[..., Any], *inputs: Any, checkpointed: bool) -> Any:
     """Call ``block``; if ``checkpointed``, keep only its inputs and compute the rest anew in the backward pass."""
     if checkpointed and torch.is_grad_enabled():
         return checkpoint(block, *inputs, use_reentrant=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -15,6 +15,21 @@ def require_positive(config: object, *names: str) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def require_count(config: object, *names: str) -> None:
+    """Raise ValueError unless each named field of ``config`` is an integer of zero or more."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
+
+
+def require_choice(config: object, name: str, choices: Collection[str]) -> None:
+    """Raise ValueError unless the named field of ``config`` is one of ``choices``."""
+    value = getattr(config, name)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def require_bool(config: object, *names: str) -> None:
@@ -32,6 +47,15 @@ def require_heads(width: int, head_dim: int) -> None:
             f"width must be a multiple of head_dim {head_dim}, got {width}: "
             f"try {max(1, round(width / head_dim)) * head_dim}, or another head_dim"
         )
+
+
+def require_nested(config: object, name: str, config_class: type) -> None:
+    """Turn the named field of ``config`` from a mapping into ``config_class``; raise ValueError unless it is one, or None."""
+    value = getattr(config, name)
+    if isinstance(value, Mapping):
+        object.__setattr__(config, name, build_config(config_class, value))
+    elif value is not None and not isinstance(value, config_class):
+        raise ValueError(f"{name} must be a mapping of options or null, got {value!r}")
 
 
 def build_config(config_class: type[Config], options: Mapping[str, Any]) -> Config:

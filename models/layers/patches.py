@@ -82,8 +82,13 @@ class PatchTokenizer(nn.Sequential):
             return super().forward(pixels.float())
 
 
+def prepend(registers: Tensor, tokens: Tensor) -> Tensor:
+    """Put learned tokens [1, R, D] before the tokens of each view [B, V, P, D]."""
+    return torch.cat([registers[None].expand(*tokens.shape[:2], -1, -1), tokens], dim=2)
+
+
 class ImageDecoder(nn.Sequential):
-    """Head of both architectures: norm, linear map to the pixels of a patch (no bias), sigmoid."""
+    """Head of the view-synthesis architectures: norm, linear map to the pixels of a patch (no bias), sigmoid."""
 
     def __init__(self, norm: nn.Module, patch_size: int, width: int) -> None:
         linear = nn.Linear(width, 3 * patch_size**2, bias=False)

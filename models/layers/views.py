@@ -16,16 +16,21 @@ POSE_CHANNELS = 6
 """Moment (3), direction (3)."""
 
 
-def input_pixels(images: Tensor, c2w: Tensor, intrinsics: Tensor) -> Tensor:
+def input_pixels(
+    images: Tensor, c2w: Tensor, intrinsics: Tensor, mask: Tensor | None = None, *, rgb: bool = True
+) -> Tensor:
     """Input views as the tokeniser reads them.
 
     Args:
         images: RGB in 0..1, [B, V, 3, H, W].
         c2w: OpenCV camera-to-world, [B, V, 4, 4].
         intrinsics: (fx, fy, cx, cy) in pixels, [B, V, 4].
+        mask: True where a view is there, [B, V] bool; None where all are.
+        rgb: whether the pixels hold colour.
 
     Returns:
-        [B, V, 9, H, W] fp32: RGB scaled to -1..1, moment, direction.
+        [B, V, 9, H, W] fp32: RGB scaled to -1..1, moment, direction; without colour [B, V, 6, H, W].
+        Zero for a view that is not there: what stands in its place need not be a camera.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -35,8 +40,12 @@ def input_pixels(images: Tensor, c2w: Tensor, intrinsics: Tensor) -> Tensor:
     check_cameras("input", c2w, intrinsics, images.shape[0])
     if images.shape[1] != c2w.shape[1]:
         raise ValueError(f"input_images has {images.shape[1]} views, input_c2w {c2w.shape[1]}: give one pose an image")
-    height, width = images.shape[-2:]
-    return torch.cat([images.float() * 2 - 1, plucker_rays(c2w, intrinsics, height, width)], dim=2)
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != images.shape[:2]):
+        raise ValueError(f"input_mask must be bool {list(images.shape[:2])}, got {mask.dtype} {list(mask.shape)}")
+    pixels = plucker_rays(c2w, intrinsics, *images.shape[-2:])
+    if rgb:
+        pixels = torch.cat([images.float() * 2 - 1, pixels], dim=2)
+    return pixels if mask is None else pixels.masked_fill(~mask[:, :, None, None, None], 0)
 
 
 def check_cameras(name: str, c2w: Tensor, intrinsics: Tensor, scenes: int) -> None:
@@ -47,16 +56,20 @@ def check_cameras(name: str, c2w: Tensor, intrinsics: Tensor, scenes: int) -> No
         raise ValueError(f"{name}_intrinsics must be {[*c2w.shape[:2], 4]}, got {list(intrinsics.shape)}")
 
 
-def target_pixels(c2w: Tensor, intrinsics: Tensor, like: Tensor) -> Tensor:
-    """Rays of the target views, in the scenes and at the size of the input images ``like`` [B, Vi, 3, H, W].
+def target_pixels(c2w: Tensor, intrinsics: Tensor, scenes: int, image_size: tuple[int, int]) -> Tensor:
+    """Rays of the target views.
 
     Args:
         c2w: [B, V, 4, 4].
         intrinsics: [B, V, 4].
-        like: the input images.
+        scenes: number B of scenes that were encoded.
+        image_size: (H, W) of their input images.
 
     Returns:
         [B, V, 6, H, W] fp32: moment, direction.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
-    check_cameras("target", c2w, intrinsics, like.shape[0])
-    return plucker_rays(c2w, intrinsics, like.shape[-2], like.shape[-1])
+    check_cameras("target", c2w, intrinsics, scenes)
+    return plucker_rays(c2w, intrinsics, *image_size)

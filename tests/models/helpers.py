@@ -2,6 +2,46 @@
 
 import torch
 
+from baselines.lvsm import LVSMDecoderOnly
+from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder
+from models.efficient_lvsm import EfficientLVSM
+
+SMALL = {"width": 64, "head_dim": 32, "patch_size": 8}
+
+VARIANTS = {
+    "lvsm-decoder-only": (LVSMDecoderOnly, {"layers": 2}),
+    "lvsm-encoder-decoder": (LVSMEncoderDecoder, {"encoder_layers": 2, "decoder_layers": 2, "latents": 24}),
+    "efficient-lvsm": (EfficientLVSM, {"layers": 2}),
+    **{
+        f"efficient-lvsm {name}": (EfficientLVSM, {"layers": 2, **options})
+        for name, options in {
+            "encode-first": {"input_update": "encode-first"},
+            "ffn": {"input_update": "ffn", "log_scale": "fixed"},
+            "static": {"input_update": "none", "input_rgb": False},
+            "cross": {"target_block": "cross", "registers": 3, "log_scale": "learned"},
+            "static cross": {"target_block": "cross", "input_update": "none", "extra_encoder_layers": 1},
+            "extra encoder": {"extra_encoder_layers": 2, "registers": 2},
+            "global": {"input_scope": "global", "log_scale": "learned", "registers": 1},
+            "global encode-first": {"input_scope": "global", "input_update": "encode-first"},
+            "global ffn": {"input_scope": "global", "input_update": "ffn", "extra_encoder_layers": 1},
+            "shared": {"shared_weights": True, "log_scale": "fixed", "train_input_views": 5},
+            "shared global": {"shared_weights": True, "input_scope": "global"},
+        }.items()
+    },
+}
+"""Name -> class and the options that its tests use beside `SMALL`: every option of every family, and how they meet."""
+
+
+def build(variant, **options):
+    """A small model of a variant, with weights that all matter."""
+    cls, own = VARIANTS[variant]
+    return randomise(cls(cls.config_class(**{**SMALL, **own, **options})))
+
+
+def select(batch, kind, index):
+    """The batch with only some of its ``input`` or ``target`` views."""
+    return {key: value[:, index] if key.startswith(kind) else value for key, value in batch.items()}
+
 
 def random_cameras(generator, scenes, views, size):
     """Random rotations and positions, and slightly different intrinsics for each view."""

@@ -1,4 +1,4 @@
-"""The readable oracle: both arms written down directly, without a thought for speed.
+"""The readable oracle: the architectures and their variants written down directly, without a thought for speed.
 
 Plain functions of a dict of weights under the published names, in the order in which the papers describe the computation.
 Attention is written out (softmax(Q K^T / sqrt(d)) V) unless ``fast_attention`` asks for torch's own, which is what a plain
@@ -14,10 +14,11 @@ import torch.nn.functional as F
 
 
 class Oracle:
-    def __init__(self, weights, *, layers, head_dim, patch_size, fast_attention=False):
+    def __init__(self, weights, *, head_dim, patch_size, fast_attention=False, **options):
         self.weights = weights
-        self.layers, self.head_dim, self.patch_size = layers, head_dim, patch_size
+        self.head_dim, self.patch_size = head_dim, patch_size
         self.fast_attention = fast_attention
+        self.options = options
 
     # --- parts ---------------------------------------------------------------------------------------------------------
 
@@ -35,10 +36,10 @@ class Oracle:
         b, n, d = x.shape
         return x.reshape(b, n, d // self.head_dim, self.head_dim).transpose(1, 2)
 
-    def attention(self, q, k, v, name):
+    def attention(self, q, k, v, name, factor=1.0):
         q = self.rms_norm(self.heads(q), f"{name}.q_norm")
         k = self.rms_norm(self.heads(k), f"{name}.k_norm")
-        v = self.heads(v)
+        q, k, v = q * factor, k * factor, self.heads(v)
         if self.fast_attention:
             out = F.scaled_dot_product_attention(q, k, v)
         else:
@@ -50,9 +51,14 @@ class Oracle:
         q, k, v = self.linear(x, f"{name}.to_qkv").chunk(3, dim=-1)
         return self.attention(q, k, v, name)
 
-    def cross_attention(self, x, source, name):
+    def cross_attention(self, x, source, name, views):
         k, v = self.linear(source, f"{name}.to_kv").chunk(2, dim=-1)
-        return self.attention(self.linear(x, f"{name}.to_q"), k, v, name)
+        factor = 1.0
+        if self.options.get("log_scale", "none") == "fixed":
+            factor = math.log(max(views, 2)) - math.log(self.options["train_input_views"]) + 1
+        elif self.options.get("log_scale", "none") == "learned":
+            factor = math.log(max(views, 2)) - self.weights[f"{name}.log_scale"] + 1
+        return self.attention(self.linear(x, f"{name}.to_q"), k, v, name, factor)
 
     def mlp(self, x, name):
         return self.linear(F.gelu(self.linear(x, f"{name}.mlp.mlp.0")), f"{name}.mlp.mlp.2")
@@ -86,14 +92,20 @@ class Oracle:
         """Input tokens [b, vi, patches, d] and target queries [b, vt, patches, d]."""
         height, width = batch["input_images"].shape[-2:]
         rgb = batch["input_images"].permute(0, 1, 3, 4, 2) * 2 - 1
-        seen = torch.cat([rgb, self.rays(batch["input_c2w"], batch["input_intrinsics"], height, width)], dim=-1)
+        seen = self.rays(batch["input_c2w"], batch["input_intrinsics"], height, width)
+        if self.options.get("input_rgb", True):
+            seen = torch.cat([rgb, seen], dim=-1)
         asked = self.rays(batch["target_c2w"], batch["target_intrinsics"], height, width)
         return (
             self.linear(self.patches(seen), f"{image_tokenizer}.1"),
             self.linear(self.patches(asked), "target_pose_tokenizer.1"),
         )
 
-    # --- the two arms --------------------------------------------------------------------------------------------------
+    # --- the architectures ---------------------------------------------------------------------------------------------
+
+    def affine_block(self, x, name):
+        x = x + self.self_attention(self.layer_norm(x, f"{name}.norm1"), f"{name}.attn")
+        return x + self.mlp(self.layer_norm(x, f"{name}.norm2"), name)
 
     def decoder_only(self, batch):
         height, width = batch["input_images"].shape[-2:]
@@ -103,28 +115,68 @@ class Oracle:
         repeated = inputs.reshape(b, 1, vi * n, d).repeat(1, vt, 1, 1).reshape(b * vt, vi * n, d)
         x = torch.cat([repeated, targets.reshape(b * vt, n, d)], dim=1)
         x = self.layer_norm(x, "transformer_input_layernorm")
-        for i in range(self.layers):
-            name = f"transformer_blocks.{i}"
-            x = x + self.self_attention(self.layer_norm(x, f"{name}.norm1"), f"{name}.attn")
-            x = x + self.mlp(self.layer_norm(x, f"{name}.norm2"), name)
+        for i in range(self.options["layers"]):
+            x = self.affine_block(x, f"transformer_blocks.{i}")
         return self.head(x[:, -n:].reshape(b, vt, n, d), "image_token_decoder.0", height, width)
 
+    def encoder_decoder(self, batch):
+        height, width = batch["input_images"].shape[-2:]
+        inputs, targets = self.tokens(batch, "image_tokenizer")
+        b, vi, n, d = inputs.shape
+        vt = targets.shape[1]
+        latents = self.weights["n_light_field_latent"]
+        x = torch.cat([latents[None].repeat(b, 1, 1), inputs.reshape(b, vi * n, d)], dim=1)
+        for i in range(self.options["encoder_layers"]):
+            x = self.affine_block(x, f"transformer_encoder.{i}")
+        kept = x[:, : len(latents)].repeat_interleave(vt, dim=0)
+        x = torch.cat([targets.reshape(b * vt, n, d), kept], dim=1)
+        x = self.layer_norm(x, "transformer_input_layernorm_decoder")
+        for i in range(self.options["decoder_layers"]):
+            x = self.affine_block(x, f"transformer_decoder.{i}")
+        return self.head(x[:, :n].reshape(b, vt, n, d), "image_token_decoder.0", height, width)
+
     def dual_stream(self, batch):
+        option = self.options.get
         height, width = batch["input_images"].shape[-2:]
         s, t = self.tokens(batch, "rgbp_tokenizer")
-        b, vi, n, d = s.shape
+        b, vi, _, d = s.shape
         vt = t.shape[1]
-        for i in range(self.layers):
-            name = f"input_self_attn_blocks.{i}"
-            s = s.reshape(b * vi, n, d)
-            s = s + self.self_attention(self.layer_norm(s), f"{name}.attn")
-            s = s + self.mlp(self.layer_norm(s), name)
-            s = s.reshape(b, vi * n, d)
+        registers = option("registers", 0)
+        if registers:
+            s = torch.cat([self.weights["register_input"][:, None].repeat(b, vi, 1, 1), s], dim=2)
+            t = torch.cat([self.weights["register_output"][:, None].repeat(b, vt, 1, 1), t], dim=2)
+        n = s.shape[2]
+        update, cross_only = option("input_update", "per-layer"), option("target_block", "self-cross") == "cross"
 
-            name = f"self_cross_blocks.{i}"
-            t = t.reshape(b * vt, n, d)
-            t = t + self.self_attention(self.layer_norm(t), f"{name}.self_attn")
+        def within(x, attention, mlp):
+            """One layer of the input stream."""
+            x = x.reshape((b, vi * n, d) if option("input_scope", "local") == "global" else (b * vi, n, d))
+            if attention is not None:
+                x = x + self.self_attention(self.layer_norm(x), attention)
+            return (x + self.mlp(self.layer_norm(x), mlp)).reshape(b, vi * n, d)
+
+        def input_layer(x, i):
+            name = f"input_self_attn_blocks.{i}"
+            if option("shared_weights", False):
+                return within(x, f"self_cross_blocks.{i}.self_attn", f"self_cross_blocks.{i}")
+            return within(x, None if update == "ffn" else f"{name}.attn", name)
+
+        for i in range(option("extra_encoder_layers", 0)):
+            s = within(s, f"extra_enc.{i}.attn", f"extra_enc.{i}")
+        if update == "encode-first":
+            for i in range(option("layers")):
+                s = input_layer(s, i)
+        for i in range(option("layers")):
+            if update in ("per-layer", "ffn"):
+                s = input_layer(s, i)
+            source = self.layer_norm(s.reshape(b, vi * n, d))
+            if cross_only:
+                name, attention = f"cross_attn_blocks.{i}", f"cross_attn_blocks.{i}.attn"
+            else:
+                name, attention = f"self_cross_blocks.{i}", f"self_cross_blocks.{i}.cross_attn"
+                t = t.reshape(b * vt, n, d)
+                t = t + self.self_attention(self.layer_norm(t), f"{name}.self_attn")
             t = t.reshape(b, vt * n, d)
-            t = t + self.cross_attention(self.layer_norm(t), self.layer_norm(s), f"{name}.cross_attn")
+            t = t + self.cross_attention(self.layer_norm(t), source, attention, vi)
             t = t + self.mlp(self.layer_norm(t), name)
-        return self.head(t.reshape(b, vt, n, d), None, height, width)
+        return self.head(t.reshape(b, vt, n, d)[:, :, registers:], None, height, width)

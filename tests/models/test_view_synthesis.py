@@ -1,56 +1,68 @@
-"""What both view-synthesis architectures must hold."""
+"""What every view-synthesis architecture and every variant of it must hold."""
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import lvsm
+from baselines import lvsm, lvsm_encoder_decoder
 from models import efficient_lvsm
-from tests.models.helpers import meta_batch, random_batch, randomise
+from tests.models.helpers import SMALL, VARIANTS, build, meta_batch, random_batch, select
 from tests.models.oracle import Oracle
 
-MODULES = {"lvsm-decoder-only": lvsm, "efficient-lvsm": efficient_lvsm}
-CLASSES = {"lvsm-decoder-only": lvsm.LVSMDecoderOnly, "efficient-lvsm": efficient_lvsm.EfficientLVSM}
-REFERENCE_NAMES = {"lvsm-decoder-only": "image_tokenizer.1.weight", "efficient-lvsm": "rgbp_tokenizer.1.weight"}
-SMALL = {"width": 64, "head_dim": 32, "layers": 2, "patch_size": 8}
+FAMILIES = {
+    "lvsm-decoder-only": lvsm,
+    "lvsm-encoder-decoder": lvsm_encoder_decoder,
+    "efficient-lvsm": efficient_lvsm,
+}
+TOKENIZERS = {
+    lvsm.LVSMDecoderOnly: "image_tokenizer",
+    lvsm_encoder_decoder.LVSMEncoderDecoder: "image_tokenizer",
+    efficient_lvsm.EfficientLVSM: "rgbp_tokenizer",
+}
+ORACLES = {
+    lvsm.LVSMDecoderOnly: Oracle.decoder_only,
+    lvsm_encoder_decoder.LVSMEncoderDecoder: Oracle.encoder_decoder,
+    efficient_lvsm.EfficientLVSM: Oracle.dual_stream,
+}
 
 
-@pytest.fixture(params=sorted(CLASSES))
-def name(request):
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return request.param
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
     return request.param
 
 
 @pytest.fixture
-def cls(name):
-    return CLASSES[name]
+def cls(family):
+    return VARIANTS[family][0]
 
 
-def build(cls, **options):
-    return randomise(cls(cls.config_class(**{**SMALL, **options})))
+@pytest.fixture
+def options(family):
+    return {**SMALL, **VARIANTS[family][1]}
 
 
 def oracle_images(model, batch, **options):
-    config = model.config
-    oracle = Oracle(
-        dict(model.named_parameters()),
-        layers=config.layers,
-        head_dim=config.head_dim,
-        patch_size=config.patch_size,
-        **options,
-    )
-    return oracle.decoder_only(batch) if isinstance(model, lvsm.LVSMDecoderOnly) else oracle.dual_stream(batch)
+    oracle = Oracle(dict(model.named_parameters()), **dataclasses.asdict(model.config), **options)
+    return ORACLES[type(model)](oracle, batch)
 
 
 def gradients(model, images):
     model.zero_grad()
     images.square().mean().backward()
-    return {key: parameter.grad.clone() for key, parameter in model.named_parameters()}
+    return {key: weight.grad.clone() for key, weight in model.named_parameters() if weight.grad is not None}
 
 
 def assert_same_gradients(first, second, rtol):
+    assert first.keys() == second.keys()
     for key in first:
         difference = (first[key] - second[key]).norm()
         assert difference <= rtol * second[key].norm() + 1e-9, key
@@ -59,10 +71,11 @@ def assert_same_gradients(first, second, rtol):
 # --- the mathematics -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fast_attention", [False, True])
-@pytest.mark.parametrize(("input_views", "target_views", "size"), [(1, 1, (16, 16)), (3, 2, (16, 24))])
-def test_equals_the_plain_implementation(cls, input_views, target_views, size, fast_attention):
-    model = build(cls)
+@pytest.mark.parametrize(
+    ("input_views", "target_views", "size", "fast_attention"), [(1, 1, (16, 16), True), (3, 2, (16, 24), False)]
+)
+def test_equals_the_plain_implementation(variant, input_views, target_views, size, fast_attention):
+    model = build(variant)
     batch = random_batch(2, input_views, target_views, size)
     ours = model(**batch)["images"]
     plain = oracle_images(model, batch, fast_attention=fast_attention)
@@ -70,8 +83,8 @@ def test_equals_the_plain_implementation(cls, input_views, target_views, size, f
     assert_same_gradients(gradients(model, ours), gradients(model, plain), rtol=1e-4)
 
 
-def test_images_have_the_size_of_the_inputs_and_lie_in_0_to_1(cls):
-    images = build(cls)(**random_batch(2, 3, 4, (16, 32)))["images"]
+def test_images_have_the_size_of_the_inputs_and_lie_in_0_to_1(variant):
+    images = build(variant)(**random_batch(2, 3, 4, (16, 32)))["images"]
     assert images.shape == (2, 4, 3, 16, 32)
     assert images.dtype == torch.float32
     assert images.min() > 0
@@ -79,53 +92,53 @@ def test_images_have_the_size_of_the_inputs_and_lie_in_0_to_1(cls):
     assert images.std() > 0.01
 
 
-def test_every_weight_gets_a_gradient(cls):
-    model = build(cls)
-    assert model.unused_parameters() == frozenset()
-    assert all(gradient.norm() > 0 for gradient in gradients(model, model(**random_batch())["images"]).values())
+def test_every_weight_gets_a_gradient_but_those_declared_unused(variant):
+    model = build(variant)
+    reached = {key for key, gradient in gradients(model, model(**random_batch())["images"]).items() if gradient.any()}
+    assert model.unused_parameters() == set(dict(model.named_parameters())) - reached
 
 
 # --- what depends on what ------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_input_views_does_not_matter(cls):
-    model, batch = build(cls), random_batch(2, 4, 2)
-    order = torch.tensor([2, 0, 3, 1])
-    shuffled = {key: value[:, order] if key.startswith("input") else value for key, value in batch.items()}
+def test_the_order_of_input_views_does_not_matter(variant):
+    model, batch = build(variant), random_batch(2, 4, 2)
+    shuffled = select(batch, "input", torch.tensor([2, 0, 3, 1]))
     torch.testing.assert_close(model(**shuffled)["images"], model(**batch)["images"], atol=1e-6, rtol=0)
 
 
-def test_every_input_view_matters(cls):
-    model, batch = build(cls), random_batch(1, 3, 1)
+def test_every_input_view_matters(variant):
+    model, batch = build(variant), random_batch(1, 3, 1)
     before = model(**batch)["images"]
     for view in range(3):
-        changed = {**batch, "input_images": batch["input_images"].clone()}
-        changed["input_images"][:, view] = 1 - changed["input_images"][:, view]
+        field = "input_images" if getattr(model.config, "input_rgb", True) else "input_c2w"
+        changed = {**batch, field: batch[field].clone()}
+        changed[field][:, view] = 1 - changed[field][:, view]
         assert (model(**changed)["images"] - before).abs().max() > 1e-4
 
 
-def test_targets_do_not_see_one_another(cls):
-    model, batch = build(cls), random_batch(2, 2, 3)
+def test_targets_do_not_see_one_another(variant):
+    model, batch = build(variant), random_batch(2, 2, 3)
     together = model(**batch)["images"]
     for view in range(3):
-        one = {key: value[:, view : view + 1] if key.startswith("target") else value for key, value in batch.items()}
+        one = select(batch, "target", [view])
         torch.testing.assert_close(model(**one)["images"][:, 0], together[:, view], atol=1e-6, rtol=0)
 
 
-def test_scenes_do_not_see_one_another(cls):
-    model, batch = build(cls), random_batch(3)
+def test_scenes_do_not_see_one_another(variant):
+    model, batch = build(variant), random_batch(3)
     together = model(**batch)["images"]
     alone = model(**{key: value[1:2] for key, value in batch.items()})["images"]
     torch.testing.assert_close(alone[0], together[1], atol=1e-6, rtol=0)
 
 
-def test_target_pictures_cannot_be_passed(cls):
+def test_target_pictures_cannot_be_passed(family):
     with pytest.raises(TypeError):
-        build(cls)(**random_batch(), target_images=torch.zeros(2, 2, 3, 16, 16))
+        build(family)(**random_batch(), target_images=torch.zeros(2, 2, 3, 16, 16))
 
 
 def test_inputs_do_not_depend_on_targets_in_the_dual_stream():
-    model = build(efficient_lvsm.EfficientLVSM)
+    model = build("efficient-lvsm")
     seen = []
     for block in model.input_self_attn_blocks:
         block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
@@ -133,16 +146,89 @@ def test_inputs_do_not_depend_on_targets_in_the_dual_stream():
     model(**batch)
     model(**{key: other[key] if key.startswith("target") else batch[key] for key in batch})
     layers = len(seen) // 2
-    assert layers == SMALL["layers"]
+    assert layers == model.config.layers
     assert all(torch.equal(first, second) for first, second in zip(seen[:layers], seen[layers:], strict=True))
+
+
+# --- views that are not there ----------------------------------------------------------------------------------------
+
+
+def test_a_masked_view_is_as_if_it_were_not_there(variant):
+    model, batch = build(variant, gradient_checkpointing=True), random_batch(3, 4, 2)
+    mask = torch.tensor([[True, False, True, True], [False, False, True, False], [True, True, True, True]])
+    batch["input_images"][~mask] = 1e3
+    for name in ("input_c2w", "input_intrinsics"):
+        batch[name][~mask] = 0  # padding, and no camera
+    images = model(**batch, input_mask=mask)["images"]
+    for scene, present in enumerate(mask):
+        alone = select({key: value[scene : scene + 1] for key, value in batch.items()}, "input", present)
+        torch.testing.assert_close(model(**alone)["images"][0], images[scene], atol=2e-6, rtol=0)
+
+
+def test_a_mask_that_hides_nothing_changes_nothing(variant):
+    model, batch = build(variant), random_batch(2, 3, 2)
+    masked = model(**batch, input_mask=torch.ones(2, 3, dtype=torch.bool))["images"]
+    torch.testing.assert_close(masked, model(**batch)["images"], atol=2e-6, rtol=0)
+
+
+def test_without_a_mask_attention_is_called_without_one(variant, monkeypatch):
+    masks, attend = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watch(*args, attn_mask=None, **kwargs):
+        masks.append(attn_mask)
+        return attend(*args, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    build(variant)(**random_batch())
+    assert masks
+    assert all(mask is None for mask in masks)
+
+
+# --- a scene as a value ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_rendering_an_encoded_scene_is_the_forward(variant, masked):
+    model, batch = build(variant).eval(), random_batch(2, 3, 4)
+    inputs = {key: value for key, value in batch.items() if key.startswith("input")}
+    if masked:
+        inputs["input_mask"] = torch.tensor([[True, False, True], [True, True, False]])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        joint = model(**{**batch, **inputs})["images"]
+        scene = model.encode(**inputs)
+        for targets in ([0, 1], [2], [3]):
+            one = select(batch, "target", targets)
+            images = model.render(scene, one["target_c2w"], one["target_intrinsics"])["images"]
+            torch.testing.assert_close(images, joint[:, targets], atol=1e-6, rtol=0)
+    assert model.state_dict().keys() == before.keys()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scene.image_size = (8, 8)
+
+
+def test_targets_of_other_scenes_are_refused(family):
+    model, batch = build(family), random_batch(2)
+    scene = model.encode(**{key: value for key, value in batch.items() if key.startswith("input")})
+    with pytest.raises(ValueError, match=r"target_c2w must be \[2, V, 4, 4\]"):
+        model.render(scene, batch["target_c2w"][:1], batch["target_intrinsics"][:1])
+
+
+@pytest.mark.parametrize("variant", [*FAMILIES, "efficient-lvsm shared global"])
+def test_compiles_into_one_graph(variant):
+    torch.compiler.reset()
+    model, batch = build(variant), random_batch()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**batch)["images"], model(**batch)["images"], atol=1e-6, rtol=0)
 
 
 # --- precision and memory ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}])
-def test_bf16_autocast_is_finite_and_close(cls, options):
-    model, batch = build(cls, **options), random_batch()
+@pytest.mark.parametrize(
+    ("variant", "checkpointing"), [*((name, False) for name in VARIANTS), *((name, True) for name in FAMILIES)]
+)
+def test_bf16_autocast_is_finite_and_close(variant, checkpointing):
+    model, batch = build(variant, gradient_checkpointing=checkpointing), random_batch()
     exact = model(**batch)["images"]
     with torch.autocast("cpu", torch.bfloat16):
         images = model(**batch)["images"]
@@ -152,9 +238,9 @@ def test_bf16_autocast_is_finite_and_close(cls, options):
     assert all(gradient.isfinite().all() for gradient in gradients(model, images).values())
 
 
-def test_tokens_are_made_in_fp32_under_autocast(cls, name):
-    model, batch = build(cls), random_batch()
-    tokenizer = model.get_submodule(REFERENCE_NAMES[name].removesuffix(".1.weight"))
+def test_tokens_are_made_in_fp32_under_autocast(family):
+    model, batch = build(family), random_batch()
+    tokenizer = model.get_submodule(TOKENIZERS[type(model)])
     seen = []
     for module in (tokenizer, model.target_pose_tokenizer):
         module.register_forward_hook(lambda _module, inputs, output: seen.append((inputs[0], output)))
@@ -166,8 +252,8 @@ def test_tokens_are_made_in_fp32_under_autocast(cls, name):
         assert torch.equal(tokens, autocast_tokens)
 
 
-def test_checkpointing_changes_nothing_but_what_is_kept(cls):
-    plain, checkpointed = build(cls), build(cls, gradient_checkpointing=True)
+def test_checkpointing_changes_nothing_but_what_is_kept(variant):
+    plain, checkpointed = build(variant), build(variant, gradient_checkpointing=True)
     batch = random_batch()
     kept = []
 
@@ -193,32 +279,31 @@ def test_checkpointing_changes_nothing_but_what_is_kept(cls):
 # --- counting ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scenes", "input_views", "target_views"), [(1, 2, 1), (3, 2, 6), (2, 8, 6)])
-@pytest.mark.parametrize("size", [(64, 64), (48, 32)])
-def test_flops_equal_the_counter_to_the_digit(cls, scenes, input_views, target_views, size):
+@pytest.mark.parametrize(("scenes", "input_views", "target_views", "size"), [(1, 1, 2, (64, 64)), (3, 8, 6, (48, 32))])
+def test_flops_equal_the_counter_to_the_digit(variant, scenes, input_views, target_views, size):
     with torch.device("meta"):
-        model = cls(cls.config_class(width=128, head_dim=64, layers=3, patch_size=8))
+        model = build(variant, width=96)
     batch = meta_batch(scenes, input_views, target_views, size)
-    with FlopCounterMode(display=False) as counter:
-        model(**batch)
-    assert model.flops(batch) == counter.get_total_flops()
+
+    def count(call, *args, **inputs):
+        with FlopCounterMode(display=False) as counter:
+            result = call(*args, **inputs)
+        return counter.get_total_flops(), result
+
+    encoding, scene = count(model.encode, **{key: value for key, value in batch.items() if key.startswith("input")})
+    rendering, _ = count(model.render, scene, batch["target_c2w"], batch["target_intrinsics"])
+    total, _ = count(model, **batch)
+    assert (model.encode_flops(batch), model.render_flops(batch), model.flops(batch)) == (encoding, rendering, total)
 
 
-def test_presets(name, cls):
-    presets = MODULES[name].PRESETS
+def test_presets(family, cls):
+    presets = FAMILIES[family].PRESETS
     assert set(presets) == {"tiny", "small", "paper"}
     assert presets["paper"] == cls.config_class()
-    assert (presets["tiny"].width, presets["tiny"].layers, presets["tiny"].patch_size) == (128, 4, 8)
+    assert (presets["tiny"].width, presets["tiny"].patch_size) == (128, 8)
 
 
 # --- state dicts ---------------------------------------------------------------------------------------------------
-
-
-def test_state_dict_round_trip(cls):
-    first, second = build(cls), cls(cls.config_class(**SMALL))
-    second.load_state_dict(first.state_dict())
-    batch = random_batch()
-    assert torch.equal(first(**batch)["images"], second(**batch)["images"])
 
 
 def wrap_none(state):
@@ -234,7 +319,7 @@ def wrap_twice(state):
 
 
 def wrap_block(state):
-    return {key.replace("blocks.1.", "blocks.1._orig_mod."): value for key, value in state.items()}
+    return {re.sub(r"^(\w+\.1\.)(?!weight)", r"\1_orig_mod.", key): value for key, value in state.items()}
 
 
 def wrap_file(state):
@@ -246,10 +331,17 @@ def wrap_file(state):
     return {"model": {**state, **extras}, "optimizer": {"state": {}}, "fwdbwd_pass_step": 7}
 
 
+def test_from_reference_takes_its_own_state(variant):
+    model = build(variant)
+    loaded = type(model).from_reference(model.state_dict(), **dataclasses.asdict(model.config))
+    batch = random_batch()
+    assert torch.equal(model(**batch)["images"], loaded(**batch)["images"])
+
+
 @pytest.mark.parametrize("wrap", [wrap_none, wrap_compiled, wrap_twice, wrap_block, wrap_file])
-def test_from_reference_takes_what_the_published_code_saves(cls, wrap):
-    model = build(cls)
-    loaded = cls.from_reference(wrap(model.state_dict()), **SMALL)
+def test_from_reference_takes_what_the_published_code_saves(family, wrap):
+    model = build(family)
+    loaded = type(model).from_reference(wrap(model.state_dict()), **dataclasses.asdict(model.config))
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
 
 
@@ -268,15 +360,15 @@ def drop(state, key):
         (lambda state, key: {**state, "step": 7}, r"'step'\] must be a tensor, got int"),
     ],
 )
-def test_from_reference_names_what_does_not_fit(cls, name, spoil, message):
-    key = REFERENCE_NAMES[name]
+def test_from_reference_names_what_does_not_fit(family, cls, options, spoil, message):
+    key = f"{TOKENIZERS[cls]}.1.weight"
     with pytest.raises(ValueError, match=message.format(key=key)):
-        cls.from_reference(spoil(build(cls).state_dict(), key), **SMALL)
+        cls.from_reference(spoil(build(family).state_dict(), key), **options)
 
 
-def test_from_reference_names_an_unknown_option(cls):
-    with pytest.raises(ValueError, match="unknown option 'registers'"):
-        cls.from_reference({}, **SMALL, registers=4)
+def test_from_reference_names_an_unknown_option(cls, options):
+    with pytest.raises(ValueError, match="unknown option 'depth'"):
+        cls.from_reference({}, **options, depth=4)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -286,15 +378,15 @@ def test_from_reference_names_an_unknown_option(cls):
     ("change", "message"),
     [
         ({"width": 0}, "width must be an integer >= 1, got 0"),
-        ({"layers": 2.0}, r"layers must be an integer >= 1, got 2\.0"),
+        ({"head_dim": 2.0}, r"head_dim must be an integer >= 1, got 2\.0"),
         ({"patch_size": True}, "patch_size must be an integer >= 1, got True"),
         ({"width": 100}, "width must be a multiple of head_dim 32, got 100: try 96"),
         ({"gradient_checkpointing": "yes"}, "gradient_checkpointing must be true or false, got 'yes'"),
     ],
 )
-def test_configurations_are_checked(cls, change, message):
+def test_configurations_are_checked(cls, options, change, message):
     with pytest.raises(ValueError, match=message):
-        cls.config_class(**{**SMALL, **change})
+        cls.config_class(**{**options, **change})
 
 
 def test_configurations_are_frozen(cls):
@@ -312,14 +404,16 @@ def test_configurations_are_frozen(cls):
         ("input_intrinsics", lambda x: x[..., :3], "input_intrinsics must be"),
         ("target_c2w", lambda x: x[:1], "target_c2w must be"),
         ("target_intrinsics", lambda x: x[:, :1], "target_intrinsics must be"),
+        ("input_mask", lambda x: x[:, :1], r"input_mask must be bool \[2, 2\], got torch.bool \[2, 1\]"),
+        ("input_mask", lambda x: x.float(), r"input_mask must be bool \[2, 2\], got torch.float32 \[2, 2\]"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(cls, field, change, message):
-    batch = random_batch()
+def test_shapes_that_do_not_fit_are_named(family, field, change, message):
+    batch = {**random_batch(), "input_mask": torch.ones(2, 2, dtype=torch.bool)}
     with pytest.raises(ValueError, match=message):
-        build(cls)(**{**batch, field: change(batch[field])})
+        build(family)(**{**batch, field: change(batch[field])})
 
 
-def test_can_be_copied(cls):
-    model, batch = build(cls), random_batch()
+def test_can_be_copied(variant):
+    model, batch = build(variant), random_batch()
     assert torch.equal(copy.deepcopy(model)(**batch)["images"], model(**batch)["images"])
