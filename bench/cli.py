@@ -360,7 +360,8 @@ def check(
     task: Annotated[str, typer.Option(help="Task that it shall serve.")] = "nvs",
     preset: Annotated[str, typer.Option(help="Preset of task and architecture.")] = "tiny",
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Options of the architecture.")
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Options of the architecture, or task.OPTION=VALUE."),
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -428,6 +429,29 @@ def aa(
         print(json.dumps(outcome.to_dict()))
     elif not quiet:
         print(outcome.render())
+
+
+@app.command("convert-re10k")
+def convert_re10k(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder with pixelSplat's chunks in train/ and test/.")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="Folder for LVSM's tree of PNGs.")],
+    quiet: Quiet = False,
+) -> None:
+    """Convert RealEstate10K from pixelSplat's chunks to LVSM's tree; run again after an interruption, it goes on."""
+    from bench.data.re10k import convert
+
+    splits = [split for split in ("train", "test") if (source / split).is_dir()]
+    if not splits:
+        raise UserError(f"{source}: holds neither train nor test; give the folder that holds pixelSplat's chunks")
+    console = _parts(quiet, False)["console"]
+    for split in splits:
+        with console.counting() as report:
+            made = convert(source, destination, split, report=report)
+        console.say(f"{split}: {made.scenes} scenes, {made.frames} frames written to {destination / split}")
+        for failed in made.failed:
+            console.say(f"{split}: could not be decoded and left out: {failed}")
 
 
 @app.command("list")

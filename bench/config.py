@@ -132,7 +132,7 @@ def _with_recipe(training: Mapping[str, Any]) -> dict[str, Any]:
 class TrainingConfig(_Section):
     """How an arm is optimised. An arm may override any of it under ``arms[i].training``."""
 
-    recipe: Literal["", "lvsm", "efficient-lvsm"] = ""
+    recipe: Literal["lvsm", "efficient-lvsm"] | None = None
     """A published recipe that the settings below start from (`RECIPES`); what stands beside it overrides it."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)

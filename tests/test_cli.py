@@ -17,7 +17,7 @@ from tests.experiment.helpers import TASK, Outcome, content, isochron, write_yam
 
 COMMANDS = (
     "run", "resume", "extend", "plan", "replay", "verify", "tables", "publish", "parity", "check", "probe", "aa", "list",
-    "doctor",
+    "doctor", "tokens", "convert-re10k",
 )  # fmt: skip
 
 
@@ -77,7 +77,11 @@ def run(tmp_path: Path, *options: object, **changes: object) -> Outcome:
         ({"task": {**TASK, "image_sise": 32}}, (), "task.image_sise: unknown option of NovelViewSynthesis"),
         ({"task": {**TASK, "image_size": 4}}, (), "task.image_size must be at least 16, got 4"),
         ({"task": {"name": "chess"}}, (), "task 'chess' is unknown; known: nvs"),
-        ({"arms": ["lvsm"]}, (), "architecture 'lvsm' is unknown; known: efficient-lvsm, lvsm-decoder-only"),
+        (
+            {"arms": ["lvsm"]},
+            (),
+            "architecture 'lvsm' is unknown; known: efficient-lvsm, lvsm-decoder-only, lvsm-encoder-decoder",
+        ),
         (
             {"arms": [{"architecture": "efficient-lvsm", "options": {"wdith": 64}}]},
             (),
@@ -165,7 +169,7 @@ def test_parity_passes_on_the_fixtures_of_the_project(repo_root: Path) -> None:
     files = sorted((repo_root / "tests/fixtures/parity").glob("*.safetensors"))
     outcome = isochron("parity", *files)
     assert outcome.code == 0, outcome.out + outcome.err
-    assert len(files) == 2
+    assert len(files) == 3
 
 
 def test_a_damaged_shard_and_a_damaged_manifest_are_one_line_each(
@@ -270,7 +274,7 @@ def test_probe_json_is_json_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("architectures", {"efficient-lvsm", "lvsm-decoder-only"}),
+        ("architectures", {"efficient-lvsm", "lvsm-decoder-only", "lvsm-encoder-decoder"}),
         ("tasks", {"nvs"}),
         ("comparisons", {"nvs"}),
         ("presets", {"tiny", "small", "paper"}),

@@ -18,13 +18,16 @@ def check_architecture(
 ) -> list[Finding]:
     """Findings on `architecture` (a registered name, or ``pkg.file:Factory``) under a task's preset.
 
+    `changes` are options of the architecture (``width=64``) and, below ``task.``, of the task.
+
     Raises:
         UserError: the name, an option or the task is unknown.
     """
     options = parse_overrides(changes)
+    of_task = options.pop("task", {})
     source = {"factory": architecture} if ":" in architecture else {"architecture": architecture}
     arm = ArmConfig.model_validate({"name": "checked", **source})
     arm = arm.model_copy(update={"options": {**preset_options(resolve.architecture_class(arm), preset), **options}})
     made = load_object(task_entry(task_name).target, "task")
-    task = made(make_config(made, preset_options(made, preset), "task"), cache_dir)
+    task = made(make_config(made, {**preset_options(made, preset), **of_task}, "task"), cache_dir)
     return check(partial(resolve.build, arm), task, resolve.pick_device(device))

@@ -86,6 +86,21 @@ def build(arm: ArmConfig) -> nn.Module:
     return module
 
 
+def require_inputs(model: nn.Module, task: Task, arm: Arm) -> None:
+    """Refuse a model whose forward does not take what the task gives, e.g. a mask that one of its options asks for.
+
+    Raises:
+        UserError: an input field that forward does not take.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    missing = [name for name in task.input_fields if name not in parameters]
+    if missing and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise UserError(
+            f"arms.{arm.label}: forward of {type(model).__name__} does not take {', '.join(missing)}, which the task gives "
+            f"with these options; add the argument, or leave out the option (see `isochron check`)"
+        )
+
+
 def pretrained_parts(model: nn.Module) -> Sequence[Mapping[str, Any]]:
     """What the architecture says of its parts that were trained elsewhere."""
     told = getattr(model, "pretrained_parts", None)

@@ -123,8 +123,10 @@ class Session:
         self._write_record("running")
 
     def _prepare(self) -> None:
-        for arm in self.arms:  # a wrong option is an error before any budget is spent
-            self._pretrained[arm.label] = [dict(part) for part in resolve.pretrained_parts(resolve.build(arm.config))]
+        for arm in self.arms:  # what is wrong with an arm is an error before any budget is spent
+            model = resolve.build(arm.config)
+            resolve.require_inputs(model, self.task, arm)
+            self._pretrained[arm.label] = [dict(part) for part in resolve.pretrained_parts(model)]
         self.console.say(f"Preparing the data of task {self.task.name!r}.")
         with self.console.counting() as report:
 
@@ -136,7 +138,7 @@ class Session:
         path = self.folder.folder / "references.json"
         references = getattr(self.task, "references", None)
         if references is not None and not path.exists():
-            write_json(path, references())
+            write_json(path, references(device=self.device))
 
     @contextmanager
     def _shared(self, category: str) -> Iterator[None]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 from bench.report.verify import WEIGHTS, verify
-from bench.store.files import read_json
+from bench.store.files import MANIFEST, read_json, sha256, write_bytes, write_json
+
+TEXTS = {".json", ".jsonl", ".yaml", ".md", ".csv", ".tex", ".txt"}
+ELSEWHERE = "elsewhere/"
+"""Stands in published results for the folders that the data and the weights of a run lay in."""
 
 
 def device_folder(device: dict[str, Any]) -> str:
@@ -23,7 +28,7 @@ def device_folder(device: dict[str, Any]) -> str:
 
 
 def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
-    """Copy ``folder`` to ``to/<device>/<comparison>-<preset>/`` and return that.
+    """Copy ``folder`` to ``to/<device>/<comparison>-<preset>/``, without the paths of this machine, and return that.
 
     Raises:
         UserError: the result is unfinished or does not verify, or one is published there already.
@@ -42,7 +47,38 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     made = target.with_name(f".{target.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp", ".lock"))
+    _forget_places(made, record)
     if target.exists():
         shutil.rmtree(target)
     made.rename(target)
     return target
+
+
+def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
+    """Take the folders of data and weights that options name out of a verified copy: they mean nothing elsewhere."""
+    told = [record["task"]["options"], record["arms"]]
+    places = sorted({place for value in told for place in _places(value)}, key=len, reverse=True)
+    if not places:
+        return
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXTS and path.name != MANIFEST):
+        text = before = path.read_text(encoding="utf-8")
+        for place in places:
+            text = text.replace(place, ELSEWHERE + Path(place).name)
+        if text != before:
+            write_bytes(path, text.encode())
+    for manifest in sorted(folder.rglob(MANIFEST), key=lambda path: len(path.parts), reverse=True):
+        sums = read_json(manifest)["sha256"]
+        here = {name: sha256(manifest.parent / name) for name in sums if (manifest.parent / name).is_file()}
+        write_json(manifest, {"sha256": {**sums, **here}})
+
+
+def _places(value: Any) -> Iterator[str]:
+    """Every absolute path among the strings of `value`."""
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _places(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _places(part)

@@ -6,41 +6,46 @@ Fields of a batch (B scenes, Vi input views, Vt target views, H = W = ``image_si
 input_images           [B, Vi, 3, H, W]      RGB, uint8 on the host, fp32 in 0..1 for architectures
 input_c2w              [B, Vi, 4, 4]         camera to world, OpenCV (x right, y down, z forward), fp32
 input_intrinsics       [B, Vi, 4]            fx, fy, cx, cy in pixels, fp32
+input_mask             [B, Vi]               bool, True: the view is there; only with ``min_input_views``
 target_c2w             [B, Vt, 4, 4]
 target_intrinsics      [B, Vt, 4]
 target_images          [B, Vt, 3, H, W]      seen by the loss and the metrics only
 =====================  ====================  ==========================================================
 
-An architecture returns ``{"images": [B, Vt, 3, H, W]}`` in 0..1. Poses are given as they are in the data: the embedded
-scenes stand in one bounded frame around the origin, so nothing needs to be centred or scaled.
+An architecture returns ``{"images": [B, Vt, 3, H, W]}`` in 0..1. Poses stand in the frame that ``task.frame`` names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.contracts import Metric, SampleRecord, Symmetry
-from bench.data import scenes
-from bench.data.scenes import baselines
 from bench.errors import UserError
 from bench.metrics import image, perceptual
-from bench.tasks.nvs_config import PRESETS, NVSConfig
-from bench.tasks.views import choose_views, permute_input_views, synthetic_views
+from bench.tasks import nvs_batches as batches
+from bench.tasks.leakage import evaluation_notice, training_notices
+from bench.tasks.nvs_batches import Chosen
+from bench.tasks.nvs_config import LOSS_WEIGHTS, OWN_FRAME, PRESETS, NVSConfig
+from bench.tasks.nvs_data import Source, check_split
+from bench.tasks.nvs_references import Reference, references_of
+from bench.tasks.views import mask_inputs, mix_inputs, permute_input_views, scramble_masked_views
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.contracts import Batch
-    from bench.data.scenes import ShardedArray
+    from bench.data.multiview import MultiViewSplit
+    from bench.data.scenes.cache import Progress
 
-__all__ = ["PRESETS", "MultiViewSplit", "NVSConfig", "NovelViewSynthesis"]
+__all__ = ["PRESETS", "NVSConfig", "NovelViewSynthesis"]
 
 QUICK_SCENES = 32
 """Scenes of a split that the cheap evaluation inside a run scores: its first ones."""
@@ -48,44 +53,24 @@ QUICK_SCENES = 32
 PICTURE_SCENES = 4
 """Rows of the qualitative grid: the first scenes of the test split."""
 
-REFERENCES = {
-    "mean_colour": ("mean-colour", "mean colour of the inputs"),
-    "nearest_view": ("nearest-view", "nearest input view"),
-    "depth_warp": ("depth-warp", "inputs warped by true depth (oracle: sees the depth)"),
-}
-"""Name and label of each predictor that learns nothing."""
-
-
-class MultiViewSplit(Protocol):
-    """Posed images of one split: what the task needs of its data, so that other data can take the scenes' place.
-
-    Each array is read as ``array[scene, view]`` with two integer arrays that broadcast against each other.
-    """
-
-    @property
-    def rgb(self) -> ShardedArray | np.ndarray:
-        """[N, V, H, W, 3] uint8."""
-        ...
-
-    @property
-    def c2w(self) -> np.ndarray:
-        """[N, V, 4, 4] fp32, OpenCV camera to world."""
-        ...
-
-    @property
-    def intrinsics(self) -> np.ndarray:
-        """[N, V, 4] fp32: fx, fy, cx, cy in pixels."""
-        ...
+FINAL_SPLITS = ("test", "ood")
+"""Splits that are also painted from ``extra_input_views``."""
 
 
 class NovelViewSynthesis:
-    """The task ``nvs`` of `bench.contracts.Task`, on the embedded scenes."""
+    """The task ``nvs`` of `bench.contracts.Task`, on any `MultiViewSplit`."""
 
     name = "nvs"
     config_class = NVSConfig
-    input_fields = ("input_images", "input_c2w", "input_intrinsics", "target_c2w", "target_intrinsics")
+    input_fields: tuple[str, ...] = (
+        "input_images",
+        "input_c2w",
+        "input_intrinsics",
+        "target_c2w",
+        "target_intrinsics",
+    )
     target_fields = ("target_images",)
-    symmetries = (Symmetry("order of the input views", permute_input_views),)
+    symmetries: tuple[Symmetry, ...] = (Symmetry("order of the input views", permute_input_views),)
 
     def __init__(
         self, config: NVSConfig, cache_dir: Path, open_split: Callable[[str], MultiViewSplit] | None = None
@@ -94,55 +79,76 @@ class NovelViewSynthesis:
 
         Args:
             config: the options.
-            cache_dir: where rendered scenes are kept and looked for.
-            open_split: gives the data of a split by its name; by default the embedded scenes.
+            cache_dir: where rendered scenes and indices of data on disk are kept and looked for.
+            open_split: gives the data of a split by its name; by default what ``config.data`` says.
 
         Raises:
             UserError: a perceptual metric that this machine cannot compute.
         """
-        self.config, self.cache_dir = config, Path(cache_dir)
-        self.evaluation_batch = config.eval_batch
-        self._open = open_split or self._open_scenes
-        self._renders = open_split is None
-        self._splits: dict[str, MultiViewSplit] = {}
         kind, notice = perceptual.resolve(config.perceptual, config.image_size)
-        self.config = replace(config, perceptual=kind)  # what it came to: a resumed comparison scores the same
-        self.notices: tuple[str, ...] = (notice,) if notice else ()
-        """Lines that must stand under the table."""
+        weight = config.perceptual_loss_weight
+        if config.perceptual_loss != "none" and weight is None:
+            weight = LOSS_WEIGHTS[config.data]
+        frame = OWN_FRAME[config.data] if config.frame == "auto" else config.frame
+        # What it came to: a resumed comparison learns and scores the same.
+        self.config = config = replace(config, perceptual=kind, perceptual_loss_weight=weight, frame=frame)
+        self.evaluation_batch = config.eval_batch
+        self._source, self._open = Source(config, Path(cache_dir)), open_split
+        self._renders = open_split is None and config.data == "scenes"
+        self._splits: dict[str, MultiViewSplit] = {}
+        self._notices = [*filter(None, [notice]), *training_notices(config)]
         self._perceptual = None if kind == "none" else perceptual.PerceptualDistance(kind)
         self.metrics: tuple[Metric, ...] = (image.PSNR, image.SSIM)
         if self._perceptual is not None:
             self.metrics += (perceptual.metric(kind),)
+        self.metrics += tuple(map(_psnr_from, config.extra_input_views))
+        if config.varies_inputs:
+            self.input_fields = (*self.input_fields, "input_mask")
+            self.symmetries = (*self.symmetries, Symmetry("what masked input views hold", scramble_masked_views))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines that must stand under the table: of the options, and of the splits that were opened so far."""
+        return tuple(dict.fromkeys(self._notices))
 
     # ------------------------------------------------------------------------------------------------------- data
 
     def prepare(self, progress: Any = None, workers: int | None = None) -> None:
-        """Render what is missing and check the perceptual metric's weights.
+        """Render what is missing of the scenes, open data on disk, and check the weights of the perceptual networks.
 
         Idempotent, resumable, safe under two processes.
         """
         if self._perceptual is not None:
             self._perceptual.prepare()
+        if self._loss_network is not None:
+            self._loss_network.prepare()
         if self._renders:
-            splits = ("train", "validation", "test") + (("ood",) if self.config.ood else ())
-            scenes.prepare(self.config.scene_spec, splits, self.cache_dir, workers=workers, progress=progress)
+            self._source.render(progress, workers)
+        else:
+            for split in ("train", "test"):
+                self._split(split, progress)
 
     def training_size(self) -> int:
         """Number of training scenes."""
-        return self.config.train_scenes if self._renders else self._split("train").rgb.shape[0]
+        if self._renders:
+            return self.config.scene_spec.train_scenes
+        return len(self._split("train"))
 
     def collate(self, indices: np.ndarray, draws: np.ndarray) -> Batch:
         """Training scenes `indices` [B] with the views that `draws` [B] uint64 chooses, on the host.
 
         Input and target views of a sample are disjoint unless ``target_has_input``. Images keep the memory layout of the
         files ([B, V, H, W, 3]) under the shape that everyone else sees ([B, V, 3, H, W]), so that nothing is transposed
-        here.
+        here. Masked input views repeat the first one: what a sample may not see is not in its batch.
         """
-        split, config = self._split("train"), self.config
-        inputs, targets = choose_views(
-            draws, split.rgb.shape[1], config.input_views, config.target_views, overlap=config.target_has_input
-        )
-        return _gather(split, indices, inputs, targets)
+        split, config, mask = self._split("train"), self.config, None
+        inputs, targets = split.choose(indices, draws, config.input_views, config.target_views)
+        if config.target_has_input:
+            targets = mix_inputs(draws, inputs, targets)
+        if config.varies_inputs:
+            mask = mask_inputs(draws, config.fewest_input_views, config.input_views)
+            inputs = np.where(mask, inputs, inputs[:, :1])
+        return batches.gather(config, split, Chosen(indices, inputs, targets), mask)
 
     def transfer(self, batch: Batch, device: torch.device) -> Batch:
         """Move to `device`; images become fp32 in 0..1, contiguous. On CUDA they cross as pinned bytes, asynchronously."""
@@ -157,26 +163,22 @@ class NovelViewSynthesis:
         return moved
 
     def worst_case(self, batch_size: int) -> Batch:
-        """Host batch of the shapes of training, of synthetic content."""
-        return self.synthetic(batch_size, seed=0)
-
-    def synthetic(self, batch_size: int, seed: int) -> Batch:
-        """Host batch like `collate`'s, of random images and of cameras that look at the origin; reads no data."""
-        generator = np.random.default_rng(seed)
-        batch: Batch = {}
-        for role, views in (("input", self.config.input_views), ("target", self.config.target_views)):
-            _add(batch, role, *synthetic_views(generator, batch_size, views, self.config.image_size))
+        """Host batch of the shapes of training, of synthetic content; every input view is there."""
+        batch = self.synthetic(batch_size, seed=0)
+        if "input_mask" in batch:
+            batch["input_mask"].fill_(True)
         return batch
 
+    def synthetic(self, batch_size: int, seed: int) -> Batch:
+        """Host batch like `collate`'s, of random images and of cameras that look at the origin; reads no data.
+
+        Where the number of inputs varies, the first sample has as few as can be.
+        """
+        return batches.synthetic(self.config, batch_size, seed)
+
     def edge_cases(self, batch_size: int) -> dict[str, Batch]:
-        """Legal but degenerate host batches, by name: black images, white images, all cameras at one place."""
-        black, white, cameras = (self.synthetic(batch_size, seed) for seed in (1, 2, 3))
-        for batch, value in ((black, 0), (white, 255)):
-            for name in ("input_images", "target_images"):
-                batch[name].fill_(value)
-        for name in ("input_c2w", "target_c2w"):
-            cameras[name].copy_(cameras["input_c2w"][:, :1].clone().expand_as(cameras[name]))
-        return {"black images": black, "white images": white, "identical cameras": cameras}
+        """Legal but degenerate host batches, by name."""
+        return batches.edge_cases(self.config, batch_size)
 
     # ----------------------------------------------------------------------------------------------- loss and score
 
@@ -189,64 +191,77 @@ class NovelViewSynthesis:
         target = batch["target_images"]
         prediction = _images(outputs, target.shape).float()
         loss = torch.nn.functional.mse_loss(prediction, target)
-        weight = self.config.perceptual_loss_weight
-        if weight > 0 and self._perceptual is not None:
-            loss = loss + weight * self._perceptual(prediction.flatten(0, 1), target.flatten(0, 1)).mean()
+        if self._loss_network is not None:
+            distance = self._loss_network(prediction.flatten(0, 1), target.flatten(0, 1)).mean()
+            loss = loss + self.config.perceptual_loss_weight * distance
         return loss
+
+    @cached_property
+    def _loss_network(self) -> Any:
+        """What the perceptual loss is read from, None without one; built late, for plans are made without weights."""
+        kind, weights = self.config.perceptual_loss, self.config.perceptual_loss_weights
+        if kind == "none":
+            return None
+        if kind != "gs-lrm":
+            return perceptual.PerceptualDistance(kind)
+        if weights is None:
+            raise UserError(
+                "task.perceptual_loss_weights is not set: give the file of the VGG-19 that gs-lrm reads, or set "
+                "task.perceptual_loss: st-lpips, whose weights are installed"
+            )
+        from bench.metrics.gs_lrm import PerceptualLoss
+
+        return PerceptualLoss(Path(weights).expanduser())
 
     def evaluate(
         self, model: nn.Module, device: torch.device, *, split: str = "test", quick: bool = False
     ) -> list[SampleRecord]:
         """Score `model` on `split`: one record for each of the ``eval_targets`` of each scene.
 
-        The views of a scene are a fixed function of its number, drawn as in training. `quick` scores the first
-        `QUICK_SCENES` scenes by PSNR only.
+        The views of a scene are those of the data's own protocol, for embedded scenes a fixed function of the scene's
+        number. `quick` scores the first `QUICK_SCENES` scenes by PSNR only. Otherwise the targets of `FINAL_SPLITS` are
+        also painted from each of ``extra_input_views``.
 
         Raises:
             FloatingPointError: the model painted a value that is not finite; names the first such sample.
         """
-        records: list[SampleRecord] = []
-        for names, batch in self._evaluation(split, QUICK_SCENES if quick else None):
-            moved = self.transfer(batch, device)
-            target = moved["target_images"]
-            prediction = _images(model(**{name: moved[name] for name in self.input_fields}), target.shape).float()
-            records += self._score(names, prediction.flatten(0, 1), target.flatten(0, 1), quick)
-        return records
 
-    def references(self, split: str = "test") -> list[dict[str, Any]]:
-        """Predictors that learn nothing, scored like a model on the same samples. Needs a split with ``depth``.
+        def paint(views: Chosen) -> tuple[Tensor, Tensor]:
+            moved = self.transfer(batches.gather(self.config, self._split(split), views), device)
+            target = moved["target_images"]
+            return _images(model(**{name: moved[name] for name in self.input_fields}), target.shape).float(), target
+
+        return self._records(split, paint, quick)
+
+    def references(self, split: str = "test", device: torch.device | None = None) -> list[dict[str, Any]]:
+        """Predictors that learn nothing, scored like a model on the same samples; the depth warp where there is depth.
+
+        They are painted on the host and scored on `device`, by default there too: a perceptual metric of many thousand
+        images takes hours on a CPU.
 
         Returns:
             For each: ``name``, ``label``, ``metrics`` (the mean of each) and ``records``.
         """
-        data = self._split(split)
+        data, device = self._split(split), device or torch.device("cpu")
         result = []
-        for predict in (baselines.mean_colour, baselines.nearest_view, baselines.depth_warp):
-            records: list[SampleRecord] = []
-            for chosen, inputs, targets in self._evaluation_views(split, None):
-                painted = np.stack(
-                    [_predict(predict, data, *views) for views in zip(chosen, inputs, targets, strict=True)]
-                )
-                batch = self.transfer(
-                    {
-                        "prediction": _channels_second(painted),
-                        "target": _channels_second(data.rgb[chosen[:, None], targets]),
-                    },
-                    torch.device("cpu"),
-                )
-                names = _names(split, chosen, targets)
-                records += self._score(names, batch["prediction"].flatten(0, 1), batch["target"].flatten(0, 1), False)
-            name, label = REFERENCES[predict.__name__]
-            means = {m.name: float(np.mean([record[m.name] for record in records])) for m in self.metrics}
-            result.append({"name": name, "label": label, "metrics": means, "records": records})
+        for reference in references_of(data):
+
+            def paint(views: Chosen, reference: Reference = reference) -> tuple[Tensor, Tensor]:
+                painted, target = reference.paint(data, views)
+                return painted.to(device), target.to(device)
+
+            records = self._records(split, paint, quick=False)
+            names = [metric.name for metric in self.metrics if metric.name in records[0]]
+            means = {name: float(np.mean([record[name] for record in records])) for name in names}
+            result.append({"name": reference.name, "label": reference.label, "metrics": means, "records": records})
         return result
 
     def pictures(self, models: Mapping[str, nn.Module], device: torch.device) -> np.ndarray | None:
         """Grid of the first test scenes: inputs, ground truth and what each model paints, uint8 [H, W, 3]."""
         from bench.tasks.grid import labelled_grid
 
-        _, batch = next(iter(self._evaluation("test", PICTURE_SCENES, batch_size=PICTURE_SCENES)))
-        moved = self.transfer(batch, device)
+        views = next(self._evaluation_views("test", PICTURE_SCENES, batch_size=PICTURE_SCENES))
+        moved = self.transfer(batches.gather(self.config, self._split("test"), views), device)
         inputs = {name: moved[name] for name in self.input_fields}
         columns = {f"input {i + 1}": moved["input_images"][:, i] for i in range(self.config.input_views)}
         columns["ground truth"] = moved["target_images"][:, 0]
@@ -254,6 +269,26 @@ class NovelViewSynthesis:
             for name, model in models.items():
                 columns[name] = _images(model(**inputs), moved["target_images"].shape)[:, 0].float()
         return labelled_grid(columns)
+
+    # ------------------------------------------------------------------------------------------------- evaluation
+
+    def _records(self, split: str, paint: Callable[[Chosen], tuple[Tensor, Tensor]], quick: bool) -> list[SampleRecord]:
+        """Records of what `paint` makes of the evaluation's views: prediction and target, both [B, T, 3, H, W]."""
+
+        def scored(views: Chosen, quick: bool) -> list[SampleRecord]:
+            prediction, target = paint(views)
+            return self._score(self._names(split, views), prediction.flatten(0, 1), target.flatten(0, 1), quick)
+
+        limit = QUICK_SCENES if quick else None
+        records = [record for views in self._evaluation_views(split, limit) for record in scored(views, quick)]
+        if not quick and split in FINAL_SPLITS:
+            for count in self.config.extra_input_views:
+                # No more input views in a batch than usual, so that it fits the memory that evaluation was probed for.
+                step = max(1, self.config.eval_batch * self.config.input_views // max(count, self.config.input_views))
+                others = (r for views in self._evaluation_views(split, None, count, step) for r in scored(views, True))
+                for record, other in zip(records, others, strict=True):
+                    record[_psnr_from(count).name] = other["psnr"]
+        return records
 
     def _score(self, names: Sequence[str], prediction: Tensor, target: Tensor, quick: bool) -> list[SampleRecord]:
         """Records of N samples from their images, both [N, 3, H, W]."""
@@ -264,49 +299,64 @@ class NovelViewSynthesis:
         if not quick:
             columns["ssim"] = image.ssim(prediction, target).tolist()
             if self._perceptual is not None:
-                columns[self.metrics[-1].name] = self._perceptual(prediction, target).double().tolist()
+                distances = self._perceptual(prediction, target)
+                columns[perceptual.metric(self._perceptual.kind).name] = distances.double().tolist()
         values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return [{"sample": name, **value} for name, value in zip(names, values, strict=True)]
 
-    def _evaluation(
-        self, split: str, limit: int | None, batch_size: int | None = None
-    ) -> Iterator[tuple[list[str], Batch]]:
-        """Names of the samples and host batch, for each evaluation batch of the first `limit` scenes."""
-        for chosen, inputs, targets in self._evaluation_views(split, limit, batch_size):
-            yield _names(split, chosen, targets), _gather(self._split(split), chosen, inputs, targets)
-
     def _evaluation_views(
-        self, split: str, limit: int | None, batch_size: int | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Scene numbers [B] and their views; a scene's number is its draw, so that every run sees the same views."""
-        scene_count, views = self._split(split).rgb.shape[:2]
-        count = scene_count if limit is None else min(limit, scene_count)
-        step = batch_size or self.config.eval_batch
+        self, split: str, limit: int | None = None, input_views: int | None = None, batch_size: int | None = None
+    ) -> Iterator[Chosen]:
+        """The views of the first `limit` scenes, an evaluation batch at a time."""
+        total = len(self._split(split))
+        count, step = total if limit is None else min(limit, total), batch_size or self.config.eval_batch
         for start in range(0, count, step):
             chosen = np.arange(start, min(start + step, count))
-            yield (
-                chosen,
-                *choose_views(chosen.astype(np.uint64), views, self.config.input_views, self.config.eval_targets),
-            )
+            yield self._evaluated(self._split(split), split, chosen, input_views or self.config.input_views)
 
-    def _split(self, split: str) -> MultiViewSplit:
+    def _evaluated(self, data: MultiViewSplit, split: str, chosen: np.ndarray, input_views: int) -> Chosen:
+        """The evaluation's views of scenes `chosen` [B] with so many inputs.
+
+        The targets are those that the data gives beside the largest number of inputs that is scored: some data chooses
+        them among what is left of a scene, and every number of inputs must paint the same ones.
+        """
+        config = self.config
+        most = max((config.input_views, *config.extra_input_views)) if split in FINAL_SPLITS else config.input_views
+        inputs, targets = data.choose_evaluation(chosen, most, config.eval_targets)
+        if input_views != most:
+            inputs, _ = data.choose_evaluation(chosen, input_views, config.eval_targets)
+        return Chosen(chosen, inputs, targets)
+
+    def _names(self, split: str, views: Chosen) -> list[str]:
+        """Sample names, scene by scene: ``test/0007/05`` is view 5 of test scene 7."""
+        data = self._split(split)
+        return [
+            f"{split}/{data.sample_name(int(scene), int(view))}"
+            for scene, row in zip(views.scenes, views.targets, strict=True)
+            for view in row
+        ]
+
+    # ------------------------------------------------------------------------------------------------------ splits
+
+    def _split(self, split: str, report: Progress | None = None) -> MultiViewSplit:
         if split not in self._splits:
-            opened, config = self._open(split), self.config
-            side, targets = config.image_size, config.target_views if split == "train" else config.eval_targets
-            if opened.rgb.shape[2:] != (side, side, 3):
-                raise UserError(f"task.image_size is {side}, but {split} has images of shape {opened.rgb.shape[2:]}")
-            if opened.rgb.shape[1] < config.input_views + targets:
-                raise UserError(
-                    f"task.input_views: {config.input_views} inputs and {targets} targets do not fit the "
-                    f"{opened.rgb.shape[1]} views of a scene in {split}"
-                )
+            opened = self._open(split) if self._open else self._source.open(split, report)
+            check_split(split, opened, self.config)
+            lines = list(getattr(opened, "notices", ()))
+            if split in FINAL_SPLITS:
+                for count in (self.config.input_views, *self.config.extra_input_views):
+                    views = self._evaluated(opened, split, np.arange(len(opened)), count)
+                    lines += evaluation_notice(split, views.inputs, views.targets)
+            self._notices += lines
             self._splits[split] = opened
         return self._splits[split]
 
-    def _open_scenes(self, split: str) -> MultiViewSplit:
-        if split == "ood" and not self.config.ood:
-            raise UserError("split ood is not rendered: set task.ood: true")
-        return scenes.open_split(self.config.scene_spec, split, self.cache_dir)
+
+def _psnr_from(count: int) -> Metric:
+    """How to read the PSNR from another number of input views."""
+    inputs = f"{count} input{'s' * (count > 1)}"
+    note = f"of the same targets as PSNR, painted from {inputs}"
+    return image.PSNR._replace(name=f"psnr_{count}in", label=f"PSNR, {inputs} (dB)", note=note)
 
 
 def _images(outputs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
@@ -316,36 +366,3 @@ def _images(outputs: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     if outputs["images"].shape != shape:
         raise ValueError(f"images must be [B, Vt, 3, H, W] = {list(shape)}, got {list(outputs['images'].shape)}")
     return outputs["images"]
-
-
-def _names(split: str, chosen: np.ndarray, targets: np.ndarray) -> list[str]:
-    """Sample names, scene by scene: ``test/0007/05`` is view 5 of test scene 7."""
-    return [f"{split}/{scene:04d}/{view:02d}" for scene, row in zip(chosen, targets, strict=True) for view in row]
-
-
-def _gather(split: MultiViewSplit, scene: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> Batch:
-    """Host batch of scenes `scene` [B] seen by views `inputs` [B, Vi] and `targets` [B, Vt]."""
-    batch: Batch = {}
-    for role, views in (("input", inputs), ("target", targets)):
-        chosen = (scene[:, None], views)
-        _add(batch, role, split.rgb[chosen], split.c2w[chosen], split.intrinsics[chosen])
-    return batch
-
-
-def _add(batch: Batch, role: str, images: np.ndarray, c2w: np.ndarray, intrinsics: np.ndarray) -> None:
-    """Put the views of a role into the batch; `images` [B, v, H, W, 3] are seen as [B, v, 3, H, W], not copied."""
-    batch[f"{role}_images"] = _channels_second(images)
-    batch[f"{role}_c2w"], batch[f"{role}_intrinsics"] = torch.from_numpy(c2w), torch.from_numpy(intrinsics)
-
-
-def _channels_second(images: np.ndarray) -> Tensor:
-    """[B, V, H, W, 3] seen as [B, V, 3, H, W]; nothing is copied."""
-    return torch.from_numpy(images).movedim(-1, 2)
-
-
-def _predict(
-    predict: Callable[..., np.ndarray], split: Any, scene: int, inputs: np.ndarray, targets: np.ndarray
-) -> np.ndarray:
-    """What a reference paints of one scene, uint8 [Vt, H, W, 3]."""
-    known = baselines.Inputs(*(getattr(split, name)[scene, inputs] for name in ("rgb", "depth", "c2w", "intrinsics")))
-    return predict(known, split.c2w[scene, targets], split.intrinsics[scene, targets])

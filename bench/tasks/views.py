@@ -7,68 +7,53 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from bench.data.arrays import shuffled
+from bench.data.draws import below, stream
+
 if TYPE_CHECKING:
     from bench.contracts import Batch
 
 
-def choose_views(
-    draws: np.ndarray, views: int, input_views: int, target_views: int, overlap: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target views of each sample, a function of its draw alone.
-
-    Every draw shuffles the views; inputs are taken from the front and targets from the back, so that a draw's targets stay
-    the same when the number of inputs changes.
-
-    Args:
-        draws: [B] uint64.
-        views: how many views each scene has.
-        input_views: Vi.
-        target_views: Vt.
-        overlap: draw the targets without replacement from all Vi + Vt chosen views, inputs included.
-
-    Returns:
-        [B, Vi] and [B, Vt] int64, disjoint unless `overlap`.
-
-    Raises:
-        ValueError: the scenes have fewer than Vi + Vt views.
-    """
-    if input_views + target_views > views:
-        raise ValueError(f"{input_views} input and {target_views} target views do not fit the {views} views of a scene")
-    order = _shuffled(draws, views, salt=1)
-    inputs, targets = order[:, :input_views], order[:, views - target_views :]
-    if overlap:
-        chosen = np.concatenate([inputs, targets], axis=1)
-        again = _shuffled(draws, chosen.shape[1], salt=2)[:, :target_views]
-        targets = np.take_along_axis(chosen, again, axis=1)
-    return inputs, targets
+def mix_inputs(draws: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Targets [B, Vt] drawn without replacement from all Vi + Vt views of each sample, inputs included."""
+    chosen = np.concatenate([inputs, targets], axis=1)
+    again = shuffled(draws, chosen.shape[1], salt=2)[:, : targets.shape[1]]
+    return np.take_along_axis(chosen, again, axis=1)
 
 
-def _shuffled(draws: np.ndarray, count: int, salt: int) -> np.ndarray:
-    """[B, count] int64: a permutation of 0..count-1 for every draw, by sorting one hash a view."""
-    streams = _mix(np.arange(count, dtype=np.uint64) + np.uint64(salt << 32))
-    return np.argsort(_mix(np.asarray(draws, dtype=np.uint64)[:, None] ^ streams[None]), axis=1, kind="stable")
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Splitmix64 (Steele et al. 2014): neighbouring integers to unrelated ones, modulo 2**64."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def mask_inputs(draws: np.ndarray, fewest: int, input_views: int) -> np.ndarray:
+    """[B, Vi] bool: the first n input views of each sample, n uniform in `fewest`..Vi by its draw alone."""
+    counts = fewest + below(stream(draws, salt=3, length=1), input_views - fewest + 1)
+    return np.arange(input_views) < counts
 
 
 def permute_input_views(batch: Batch, generator: torch.Generator) -> Batch:
-    """Copy of an nvs batch whose input views stand in another order, sample by sample."""
+    """Copy of an nvs batch whose input views stand in another order, sample by sample, with their mask if there is one."""
     samples, views = batch["input_images"].shape[:2]
     order = torch.rand(samples, views, generator=generator).argsort(dim=1)
     if views > 1:
         # A permutation that happens to change nothing would prove nothing.
         order = torch.where((order == torch.arange(views)).all(dim=1, keepdim=True), order.flip(1), order)
     changed = dict(batch)
-    for name in ("input_images", "input_c2w", "input_intrinsics"):
+    for name in ("input_images", "input_c2w", "input_intrinsics", "input_mask"):
+        if name not in batch:
+            continue
         value = batch[name]
         sample = torch.arange(samples, device=value.device)[:, None]
         changed[name] = value[sample, order.to(value.device)]
+    return changed
+
+
+def scramble_masked_views(batch: Batch, generator: torch.Generator) -> Batch:
+    """Copy of an nvs batch with an ``input_mask`` whose masked views hold other images, places and lenses."""
+    mask = batch["input_mask"]
+    noise = torch.rand(batch["input_images"].shape, generator=generator).to(mask.device)
+    moved = batch["input_c2w"].clone()
+    moved[..., :3, 3] += torch.randn((*moved.shape[:2], 3), generator=generator).to(mask.device)
+    others = {"input_images": noise, "input_c2w": moved, "input_intrinsics": batch["input_intrinsics"] * 1.5}
+    changed = dict(batch)
+    for name, other in others.items():
+        changed[name] = torch.where(mask.reshape(*mask.shape, *[1] * (other.ndim - 2)), batch[name], other)
     return changed
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench.store.files import write_manifest
 from bench.store.write import TABLES
-from tests.experiment.helpers import isochron, lines, load
+from tests.experiment.helpers import TASK, isochron, lines, load, write_yaml
 
 KEYS_OF_AN_EVENT = {"step", "p", "spent", "seconds", "lr", "batch", "samples", "loss", "grad_norm"}
 KEYS_OF_AN_EVALUATION = {"fraction", "p", "spent", "step", "samples", "annealed", "quick", "records"}
@@ -202,6 +202,34 @@ def test_a_published_result_has_no_weights_and_verifies(finished: Path, tmp_path
     assert isochron("verify", published / "runs/plain/seed-0").code == 0
     (published / "runs/plain/seed-0/run.json").unlink()
     assert isochron("verify", published).code == 1
+
+
+def test_a_published_result_does_not_say_where_data_lay(copy: Callable[[], Path], tmp_path: Path) -> None:
+    folder = copy()
+    home = "/" + "home/" * 3  # nowhere in this file as it stands, which provenance may hold
+    record = load(folder / "comparison.json")
+    record["task"]["options"]["data_path"] = f"{home}re10k"
+    record["arms"][0]["options"]["encoder"] = {"weights": f"{home}dinov2.pth"}
+    (folder / "comparison.json").write_text(json.dumps(record))
+    run = folder / "runs/plain/seed-0"
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + f"# read from {home}re10k/train\n")
+    write_manifest(run)
+    write_manifest(folder, exclude=TABLES)
+    assert isochron("tables", folder).code == 0
+    assert isochron("publish", folder, "--to", tmp_path / "results").code == 0
+    published = next((tmp_path / "results").glob("*/*"))
+    assert not [path for path in published.rglob("*") if path.is_file() and home.encode() in path.read_bytes()]
+    assert load(published / "comparison.json")["task"]["options"]["data_path"] == "elsewhere/re10k"
+    assert "elsewhere/re10k/train" in (published / "runs/plain/seed-0/config.yaml").read_text()
+    shown = isochron("verify", published)
+    assert shown.code == 0, shown.out + shown.err
+    assert "4 weight files are not at hand" in shown.out
+
+
+def test_an_architecture_that_does_not_take_what_the_task_gives_is_one_line(tmp_path: Path) -> None:
+    source = write_yaml(tmp_path / "masked.yaml", task={**TASK, "min_input_views": 1})
+    line = isochron("run", source, "--out", tmp_path / "out").line
+    assert "arms.plain: forward of TinyNVS does not take input_mask" in line
 
 
 def test_publish_refuses_what_is_published_tampered_with_or_unfinished(

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.data.arrays import ArraySplit
 from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
 
 
-@dataclass
-class LabelledSplit:
+def labelled_split(scenes: int, views: int, size: int = 32) -> ArraySplit:
     """Every pixel of view v of scene s is (s, v, 0); so is the position of its camera."""
-
-    rgb: np.ndarray
-    c2w: np.ndarray
-    intrinsics: np.ndarray
-    depth: np.ndarray
-
-
-def labelled_split(scenes: int, views: int, size: int = 32) -> LabelledSplit:
     rgb = np.zeros((scenes, views, size, size, 3), np.uint8)
     rgb[..., 0] = np.arange(scenes)[:, None, None, None]
     rgb[..., 1] = np.arange(views)[None, :, None, None]
     c2w = np.tile(np.eye(4, dtype=np.float32), (scenes, views, 1, 1))
     c2w[..., :3, 3] = rgb[:, :, 0, 0]
     intrinsics = np.full((scenes, views, 4), size, np.float32)
-    return LabelledSplit(rgb, c2w, intrinsics, np.ones(rgb.shape[:-1], np.float16))
+    return ArraySplit(rgb=rgb, c2w=c2w, intrinsics=intrinsics, depth=np.ones(rgb.shape[:-1], np.float16))
 
 
 SIZES = {"train": (40, 6), "validation": (8, 6), "test": (37, 16), "ood": (5, 16)}

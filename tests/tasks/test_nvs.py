@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from bench.errors import UserError
+from bench.registry import make_config
 from bench.tasks.nvs import PRESETS, QUICK_SCENES, NovelViewSynthesis, NVSConfig
 from tests.planted import NanAfter, TinyNVS
 
@@ -45,8 +47,25 @@ class Oracle(nn.Module):
         ({"ood": 1}, "task.ood must be true or false, got 1"),
         ({"perceptual": "vgg"}, "task.perceptual must be one of auto"),
         ({"perceptual_loss_weight": -1.0}, "task.perceptual_loss_weight must be 0 or more, got -1.0"),
-        ({"perceptual_loss_weight": 0.5}, "task.perceptual must name a network"),
-        ({"input_views": 8, "eval_targets": 9}, "task.eval_targets must leave room for 8 inputs among the 16 views"),
+        ({"perceptual_loss_weight": 0.5}, "task.perceptual_loss must name a network"),
+        ({"perceptual_loss": "vgg"}, "task.perceptual_loss must be one of none, gs-lrm"),
+        (
+            {"perceptual_loss": "st-lpips", "perceptual_loss_weight": 0},
+            "task.perceptual_loss_weight must be more than 0",
+        ),
+        ({"perceptual_loss": "st-lpips", "image_size": 16}, "task.perceptual_loss: st-lpips needs images of 32 px"),
+        ({"perceptual_loss": "st-lpips", "perceptual_loss_weights": "a"}, "task.perceptual_loss_weights: only gs-lrm"),
+        ({"data": "dl3dv"}, "task.data must be one of scenes, re10k, objects, transforms, got 'dl3dv'"),
+        ({"data_path": "there"}, "task.data_path is 'there', but task.data: scenes are rendered"),
+        ({"evaluation_index": "a.json"}, "task.evaluation_index: only re10k has one"),
+        ({"data": "objects", "ood": True}, "task.ood must be false: only scenes have that split"),
+        ({"frame": "first"}, "task.frame must be one of auto, none, inputs, sample"),
+        ({"min_input_views": 3}, "task.min_input_views must be at most task.input_views, 2, got 3"),
+        ({"min_input_views": 0}, "task.min_input_views must be a whole number of at least 1, got 0"),
+        ({"extra_input_views": (4, 2)}, "task.extra_input_views must be different whole numbers"),
+        ({"extra_input_views": (4, 4)}, "task.extra_input_views must be different whole numbers"),
+        ({"extra_input_views": (0,)}, "task.extra_input_views must be different whole numbers"),
+        ({"train_scenes": -1}, "task.train_scenes must be a whole number, or null for all, got -1"),
     ],
 )
 def test_wrong_options_are_named(options: dict, line: str) -> None:
@@ -60,6 +79,21 @@ def test_presets_have_enough_views(preset: str, tmp_path: Path) -> None:
     config = PRESETS[preset]
     assert config.scene_spec.train_views >= config.input_views + config.target_views
     assert NovelViewSynthesis(dataclasses.replace(config, perceptual="none"), tmp_path).worst_case(1)
+
+
+def test_more_views_than_usual_are_rendered_where_they_are_asked_for() -> None:
+    assert NVSConfig().scene_spec.test_views == 16
+    assert NVSConfig(extra_input_views=(20, 4)).scene_spec.test_views == 22
+    assert NVSConfig(input_views=8, eval_targets=9).scene_spec.test_views == 17
+    spec = NVSConfig(train_scenes=None, test_scenes=0).scene_spec
+    assert (spec.train_scenes, spec.test_scenes) == (20000, 100)
+
+
+def test_published_options_still_load(repo_root: Path) -> None:
+    published = yaml.safe_load((repo_root / "results/cpu-2core/nvs-tiny/comparison.yaml").read_text())["task"]
+    assert published.pop("name") == "nvs"
+    config = make_config(NovelViewSynthesis, published, "task")
+    assert config == dataclasses.replace(NVSConfig(), perceptual="st-lpips", perceptual_loss_weight=0.0)
 
 
 def test_options_that_do_not_touch_the_data_share_the_cache() -> None:
@@ -124,13 +158,19 @@ def test_loss_is_the_mean_squared_error_over_all_targets_and_refuses_to_broadcas
 
 
 def test_perceptual_loss_term_adds_to_the_loss_and_its_gradient(make_task) -> None:
-    plain, task = make_task(), make_task(perceptual="st-lpips", perceptual_loss_weight=0.5)
+    plain, task = make_task(), make_task(perceptual_loss="st-lpips")
     batch = task.transfer(task.synthetic(2, 0), CPU)
     images = torch.rand(batch["target_images"].shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     extra = task.loss({"images": images}, batch) - plain.loss({"images": images}, batch)
     assert extra > 0.01
     extra.backward()
     assert images.grad.abs().max() > 0
+    images = images.detach()
+    heavy = make_task(perceptual_loss="st-lpips", perceptual_loss_weight=1.5)
+    assert float(heavy.loss({"images": images}, batch) - plain.loss({"images": images}, batch)) == pytest.approx(
+        3 * float(extra.detach()), rel=1e-4
+    ), "half of it unless told otherwise"
+    assert [metric.name for metric in task.metrics] == ["psnr", "ssim"], "what is learned is not what is scored"
 
 
 def test_evaluation_scores_every_target_of_every_scene_under_a_lasting_name(make_task) -> None:
@@ -160,8 +200,7 @@ def test_samples_do_not_depend_on_batch_or_on_the_number_of_inputs(make_task) ->
 
 def test_evaluation_never_shows_the_target(make_task) -> None:
     task = make_task(input_views=4, eval_targets=4, target_has_input=True)
-    for _, batch in task._evaluation("test", None):
-        inputs, targets = batch["input_c2w"][..., 1, 3], batch["target_c2w"][..., 1, 3]
+    for _, inputs, targets in task._evaluation_views("test"):
         assert not (inputs[:, :, None] == targets[:, None]).any()
 
 

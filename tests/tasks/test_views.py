@@ -1,4 +1,4 @@
-"""The choice of views: a function of the draw alone, uniform, without leakage."""
+"""What is done to chosen views: mixing inputs into the targets, masks, symmetries; and views made up for probes."""
 
 import numpy as np
 import pytest
@@ -6,61 +6,47 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.tasks.views import choose_views, permute_input_views, synthetic_views
-
-COUNTS = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 6))
-DRAWS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8)
-
-
-@given(DRAWS, COUNTS)
-def test_inputs_and_targets_are_distinct_views(draws: list[int], counts: tuple[int, int, int]) -> None:
-    inputs_n, targets_n, spare = counts
-    views = inputs_n + targets_n + spare
-    inputs, targets = choose_views(np.array(draws, np.uint64), views, inputs_n, targets_n)
-    assert inputs.shape == (len(draws), inputs_n)
-    assert targets.shape == (len(draws), targets_n)
-    for row in np.concatenate([inputs, targets], axis=1):
-        assert len(set(row)) == inputs_n + targets_n
-        assert set(row) <= set(range(views))
+from bench.data.arrays import choose_views
+from bench.tasks.leakage import expected_leakage
+from bench.tasks.views import (
+    mask_inputs,
+    mix_inputs,
+    permute_input_views,
+    scramble_masked_views,
+    synthetic_views,
+)
 
 
-@given(DRAWS, COUNTS, st.booleans())
-def test_a_sample_does_not_depend_on_its_batch(draws: list[int], counts: tuple[int, int, int], overlap: bool) -> None:
-    inputs_n, targets_n, spare = counts
-    views = inputs_n + targets_n + spare
-    together = choose_views(np.array(draws, np.uint64), views, inputs_n, targets_n, overlap)
-    for number, draw in enumerate(draws):
-        alone = choose_views(np.array([draw], np.uint64), views, inputs_n, targets_n, overlap)
-        assert all((a[0] == b[number]).all() for a, b in zip(alone, together, strict=True))
+def drawn(count: int, fewest: int, input_views: int, target_views: int) -> tuple[np.ndarray, np.ndarray]:
+    """For `count` training samples: which targets [count, Vt] are input views that can be seen, and the numbers of inputs."""
+    draws = np.arange(count, dtype=np.uint64) * np.uint64(7919)
+    inputs, targets = choose_views(draws, input_views + target_views + 1, input_views, target_views)
+    mask, targets = mask_inputs(draws, fewest, input_views), mix_inputs(draws, inputs, targets)
+    assert all(len(set(row)) == target_views for row in targets)
+    return ((targets[:, :, None] == inputs[:, None]) & mask[:, None]).any(axis=2), mask.sum(axis=1)
 
 
-def test_every_view_is_drawn_equally_often() -> None:
-    inputs, targets = choose_views(np.arange(12000, dtype=np.uint64), 6, 2, 2)
-    for column in (inputs[:, 0], inputs[:, 1], targets[:, 0], targets[:, 1]):
-        assert np.bincount(column, minlength=6) == pytest.approx(2000, abs=200)
-    pairs = np.bincount(inputs[:, 0] * 6 + inputs[:, 1], minlength=36).reshape(6, 6)
-    assert pairs[~np.eye(6, dtype=bool)] == pytest.approx(400, abs=100)
+def test_mixing_supervises_inputs_as_often_as_lvsm_does() -> None:
+    """6 targets without replacement from 8 views, 2 of them inputs: a quarter of the targets, 96 % of the samples."""
+    assert expected_leakage(2, 2, 6) == pytest.approx((0.25, 27 / 28))
+    seen, _ = drawn(4000, 2, 2, 6)
+    assert (seen.mean(), seen.any(axis=1).mean()) == pytest.approx((0.25, 27 / 28), abs=0.01)
 
 
-def test_targets_stay_when_inputs_are_added() -> None:
-    draws = np.arange(50, dtype=np.uint64)
-    two, eight = choose_views(draws, 16, 2, 4), choose_views(draws, 16, 8, 4)
-    assert (two[1] == eight[1]).all()
-    assert (two[0] == eight[0][:, :2]).all()
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 5))
+def test_leakage_in_closed_form_is_that_of_the_draws(fewest: int, more: int, target_views: int) -> None:
+    seen, _ = drawn(3000, fewest, fewest + more, target_views)
+    found = seen.mean(), seen.any(axis=1).mean()
+    assert found == pytest.approx(expected_leakage(fewest, fewest + more, target_views), abs=0.04)
 
 
-def test_overlap_supervises_inputs_as_often_as_lvsm_does() -> None:
-    """6 targets without replacement from 8 views, 2 of them inputs: 1.5 targets on average are inputs."""
-    inputs, targets = choose_views(np.arange(4000, dtype=np.uint64), 8, 2, 6, overlap=True)
-    shared = (targets[:, :, None] == inputs[:, None]).any(axis=2)
-    assert shared.sum(axis=1).mean() == pytest.approx(1.5, abs=0.05)
-    assert shared.any(axis=1).mean() == pytest.approx(0.964, abs=0.02)
-    assert all(len(set(row)) == 6 for row in targets)
-
-
-def test_too_few_views_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit the 3 views"):
-        choose_views(np.zeros(1, np.uint64), 3, 2, 2)
+def test_masks_keep_the_first_views_and_every_number_is_equally_likely() -> None:
+    draws = np.arange(9000, dtype=np.uint64)
+    mask = mask_inputs(draws, 2, 4)
+    assert mask.dtype == bool
+    assert (np.sort(mask, axis=1)[:, ::-1] == mask).all(), "the views that are there come first"
+    assert np.bincount(mask.sum(axis=1), minlength=5) == pytest.approx([0, 0, 3000, 3000, 3000], abs=200)
+    assert (mask_inputs(draws[5:6], 2, 4) == mask[5]).all(), "a sample does not depend on its batch"
 
 
 def test_permutation_moves_image_and_pose_together_and_nothing_else() -> None:
@@ -78,6 +64,35 @@ def test_permutation_moves_image_and_pose_together_and_nothing_else() -> None:
     assert torch.equal(changed["input_images"][:, :, 0, 0, 0], order)
     assert torch.equal(changed["input_intrinsics"][:, :, 0], order)
     assert changed["target_c2w"] is batch["target_c2w"]
+
+
+def masked_batch() -> dict[str, torch.Tensor]:
+    label = torch.arange(12.0).reshape(4, 3)
+    return {
+        "input_images": (label / 12)[:, :, None, None, None].expand(4, 3, 3, 2, 2),
+        "input_c2w": label[:, :, None, None].expand(4, 3, 4, 4),
+        "input_intrinsics": label[:, :, None].expand(4, 3, 4),
+        "input_mask": torch.tensor(
+            [[True, False, False], [True, True, False], [True, True, True], [False, True, False]]
+        ),
+    }
+
+
+def test_permutation_moves_the_mask_with_its_views() -> None:
+    batch = masked_batch()
+    there = {float(v) for v in batch["input_c2w"][..., 0, 0][batch["input_mask"]]}
+    changed = permute_input_views(batch, torch.Generator().manual_seed(0))
+    assert {float(v) for v in changed["input_c2w"][..., 0, 0][changed["input_mask"]]} == there
+    assert not torch.equal(changed["input_mask"], batch["input_mask"])
+
+
+def test_scrambling_changes_masked_views_and_nothing_else() -> None:
+    batch = masked_batch()
+    changed, mask = scramble_masked_views(batch, torch.Generator().manual_seed(0)), batch["input_mask"]
+    for name in ("input_images", "input_c2w", "input_intrinsics"):
+        differs = (changed[name] != batch[name]).flatten(2).any(dim=2)
+        assert torch.equal(differs, ~mask), name
+    assert changed["input_mask"] is mask
 
 
 def test_synthetic_cameras_are_rotations_that_look_at_the_origin() -> None:

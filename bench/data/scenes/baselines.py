@@ -28,8 +28,8 @@ class Inputs:
 
     rgb: Bytes
     """[I, H, W, 3]"""
-    depth: Floats
-    """z-depth, 0 for the sky [I, H, W]; only `depth_warp` uses it."""
+    depth: Floats | None
+    """z-depth, 0 for the sky [I, H, W]; only `depth_warp` needs it."""
     c2w: Floats
     """[I, 4, 4]"""
     intrinsics: Floats
@@ -53,6 +53,7 @@ def depth_warp(inputs: Inputs, c2w: Floats, intrinsics: Floats) -> Bytes:
     Holes are filled from the next nearest input, and what none of them saw with the inputs' mean colour. Shadows and
     diffuse colours do not depend on the view, so what is seen is exact up to resampling.
     """
+    assert inputs.depth is not None, "the warp needs depth"
     result = mean_colour(inputs, c2w, intrinsics)
     for target, order in enumerate(_by_distance(inputs, c2w)):
         hole = np.ones(result.shape[1:3], bool)

@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +34,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.arrays import ArraySplit
 from bench.data.scenes.shards import ShardedArray, find_damage, write_array, write_atomically
 from bench.data.scenes.spec import SCENES_VERSION, SceneSpec, check_split, scene_generator, shard_ranges
 from bench.errors import UserError
@@ -44,26 +46,18 @@ FIELDS = ("rgb", "depth", "instance", "classes", "c2w", "intrinsics")
 BYTES_PER_PIXEL = 3 + 2 + 1 + 1
 
 
-@dataclass(frozen=True)
-class SceneSplit:
+@dataclass(frozen=True, kw_only=True)
+class SceneSplit(ArraySplit):
     """A split on disk: N scenes of V views. Poses and intrinsics are in memory, the rest is memory-mapped."""
 
     rgb: ShardedArray
     """uint8 [N, V, H, W, 3]"""
-    depth: ShardedArray
+    depth: ShardedArray = dataclass_field()  # not optional here
     """float16 [N, V, H, W], along the camera's z axis; 0 where there is only sky."""
     instance: ShardedArray
     """uint8 [N, V, H, W]: 0 sky, 1 floor, 2 + k object k."""
     classes: ShardedArray
     """uint8 [N, V, H, W]: position in `CLASS_NAMES`."""
-    c2w: NDArray[np.float32]
-    """[N, V, 4, 4], OpenCV: x right, y down, z forward."""
-    intrinsics: NDArray[np.float32]
-    """(fx, fy, cx, cy) in pixels [N, V, 4]; pixel centres at + 0.5."""
-
-    def __len__(self) -> int:
-        """Number of scenes."""
-        return len(self.rgb)
 
 
 def split_folder(spec: SceneSpec, split: str, cache_dir: Path) -> Path:

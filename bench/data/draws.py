@@ -1,0 +1,33 @@
+"""Random choices as functions of a sample's 64-bit draw: the same in every batch, on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Splitmix64 (Steele et al. 2014): neighbouring integers to unrelated ones, modulo 2**64."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def stream(draws: NDArray[np.uint64], salt: int, length: int) -> NDArray[np.uint64]:
+    """[B, length]: hashes of draws [B], independent of those of another `salt`; a longer one begins like a shorter one."""
+    places = mix(np.arange(length, dtype=np.uint64) + np.uint64(salt << 32))
+    return mix(np.asarray(draws, np.uint64)[:, None] ^ places[None])
+
+
+def below(hashes: NDArray[np.uint64], bound: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Whole numbers in 0 .. bound - 1, uniform to within bound / 2**53; `hashes` and `bound` have one shape."""
+    # A 53-bit fraction times a bound below 2**53 never rounds up to the bound.
+    return ((hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53 * bound).astype(np.int64)
+
+
+def of_name(name: str) -> np.uint64:
+    """A draw that belongs to a name for good."""
+    return np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))

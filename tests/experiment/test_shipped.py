@@ -1,0 +1,33 @@
+"""Every shipped comparison under every preset: all arms can be built, and take what the task gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.config import comparison_names, load
+from bench.errors import UserError
+from bench.experiment import resolve
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("name", sorted(comparison_names()))
+def test_every_arm_fits_its_task(name: str, preset: str, tmp_path: Path) -> None:
+    comparison = resolve.expand(load(name, preset=preset))
+    # Weights, such as those of the published perceptual loss, are not needed to say what would run.
+    task = resolve.make_task(comparison, tmp_path)
+    for arm in resolve.expand_arms(comparison):
+        with torch.device("meta"):
+            model = resolve.build(arm.config)
+        resolve.require_inputs(model, task, arm)
+        parts = resolve.pretrained_parts(model)
+        named = {key for key in ("encoder", "repa") if arm.config.options.get(key)}
+        assert len(parts) == len(named), "what was trained elsewhere is on record"
+
+
+def test_real_data_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    comparison = resolve.expand(load("nvs", preset="paper"))
+    with pytest.raises(UserError, match=r"task\.data_path.*task\.data: scenes"):
+        resolve.make_task(comparison, tmp_path).prepare()
