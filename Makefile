@@ -17,6 +17,8 @@ DEVICE =
 OUT =
 #: FILES       fixtures for `make parity`
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)
+#: FOLDERS     folders for `make paper-tables` (empty: the published ones, else the newest run)
+FOLDERS =
 #: ARGS        more arguments for pytest in `make test` and `make bench-micro`, such as ARGS="-k ledger"
 ARGS =
 #: PYTHON      interpreters that .venv may be made from; the first one that is new enough is taken
@@ -32,7 +34,7 @@ UNFINISHED := $(VENV)/.unfinished
 
 # A misspelt variable would otherwise be ignored in silence, and the run would not be the one that was meant. (Variables
 # are taken from the command line only: assigned with `=` above, they hide an environment variable of the same name.)
-known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT FILES ARGS PYTHON UPGRADE
+known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT FILES FOLDERS ARGS PYTHON UPGRADE
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 unknown := $(filter-out $(known) MAKE% -%,$(given))
 ifneq ($(unknown),)
@@ -46,8 +48,8 @@ what = $(call quote,$(COMPARISON)) $(call flag,preset,$(PRESET)) $(call flag,bud
 out = $(call flag,out,$(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format bench-time-budget bench-aa bench-micro plan probe doctor parity lock clean \
-	distclean FORCE
+.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables plan probe \
+	doctor parity lock clean distclean FORCE
 
 help: ## this list
 	@echo 'Isochron: what does each architecture make of the same seconds and all the memory?'
@@ -73,6 +75,12 @@ bench-micro: $(STAMP) ## time attention and block kernels of the arms; JSON goes
 	@mkdir -p runs/micro
 	$(PY) -m pytest tests/micro --benchmark-only \
 		--benchmark-json=runs/micro/$(shell date +%Y%m%d-%H%M%S).json $(ARGS)
+
+measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, latency and memory against views; trains nothing
+	$(PY) -m bench measure-efficiency $(call flag,preset,$(PRESET)) $(call flag,device,$(DEVICE)) $(out)
+
+paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
+	$(PY) -m bench paper-tables $(FOLDERS) $(out)
 
 plan: $(STAMP) ## what the main job would run, how long, with how much memory and disk; starts nothing
 	$(PY) -m bench plan $(what)

@@ -431,6 +431,48 @@ def aa(
         print(outcome.render())
 
 
+@app.command("measure-efficiency")
+def measure_efficiency(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Task whose architectures are measured.")] = "nvs",
+    preset: Preset = None,
+    device: Device = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Count parameters and FLOPs at full size, time inference and its memory, and set the tables. Trains nothing."""
+    from bench.engine.blocks import Interrupted
+    from bench.experiment.efficiency import measure
+    from bench.report import paper
+
+    console = _parts(quiet, False)["console"]
+    try:
+        folder = measure(
+            task, preset=preset, device=device or "auto", out=out, console=console, stop_requested=_stop_on_signals()
+        )
+    except Interrupted as stopped:
+        print(f"isochron: {stopped}", file=sys.stderr)
+        raise SystemExit(130) from None
+    paper.write([folder])
+    console.say(f"Written to {folder / 'paper'}: tables.md, a .tex and a .csv for each table, figures")
+
+
+@app.command("paper-tables")
+def paper_tables(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[DIR]...", help="Folders of measure-efficiency (default: the published ones, else the newest)."
+        ),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Set the tables and figures that need no training from stored measurements, beside the published numbers."""
+    from bench.report import paper
+
+    for folder in sorted({path.parent for path in paper.write(folders or paper.find(), out)}):
+        print(f"Written: {folder}")
+
+
 @app.command("convert-re10k")
 def convert_re10k(
     source: Annotated[

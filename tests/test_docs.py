@@ -110,7 +110,7 @@ def test_every_isochron_command_on_a_page_exists() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]:
         text = page.read_text()
         code = "\n".join(re.findall(r"```\n.*?```|```(?:sh|bash)\n.*?```|`[^`\n]+`", text, re.DOTALL))
-        named = set(re.findall(r"(?:`|^|/)isochron ([a-z]+)", code, re.MULTILINE))
+        named = set(re.findall(r"(?:`|^|/)isochron ([a-z0-9]+(?:-[a-z0-9]+)*)", code, re.MULTILINE))
         assert named <= known, f"{page.name}: {named - known}"
 
 

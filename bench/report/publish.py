@@ -33,9 +33,12 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     Raises:
         UserError: the result is unfinished or does not verify, or one is published there already.
     """
-    if not (folder / "comparison.json").is_file():
-        raise UserError(f"{folder}: holds no comparison.json; give the folder that `isochron run` printed")
-    record = read_json(folder / "comparison.json")
+    name = next((name for name in ("comparison.json", "efficiency.json") if (folder / name).is_file()), None)
+    if name is None:
+        raise UserError(
+            f"{folder}: holds neither comparison.json nor efficiency.json; give the folder that `isochron run` printed"
+        )
+    record = read_json(folder / name)
     if record["status"] != "finished":
         raise UserError(f"{folder}: is {record['status']}, not finished; only finished results are published")
     problems = verify(folder).problems
@@ -56,7 +59,7 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
 
 def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
     """Take the folders of data and weights that options name out of a verified copy: they mean nothing elsewhere."""
-    told = [record["task"]["options"], record["arms"]]
+    told = [record["task"]["options"], record["arms"]] if "arms" in record else []
     places = sorted({place for value in told for place in _places(value)}, key=len, reverse=True)
     if not places:
         return

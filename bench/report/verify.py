@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import LEDGER_TOLERANCE
 from bench.errors import UserError
-from bench.report import tables
+from bench.report import paper, tables
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
 from bench.store.read import open_comparison
 
@@ -34,7 +34,7 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check a comparison's folder, or the folder of one run.
+    """Check a comparison's folder, the folder of one run, or one of `measure-efficiency`.
 
     Raises:
         UserError: the folder is neither.
@@ -43,6 +43,11 @@ def verify(folder: Path) -> Verification:
     if (folder / "run.json").is_file():
         _verify_files(folder, result)
         _verify_run(folder, result)
+        return result
+    if (folder / "efficiency.json").is_file():
+        _verify_files(folder, result)
+        wrong = paper.differences(folder)
+        result.note(not wrong, "paper: every table follows from the records", f"{', '.join(wrong)} differ")
         return result
     if not (folder / "comparison.json").is_file():
         raise UserError(f"{folder}: holds neither comparison.json nor run.json; give a result folder or a run's folder")
