@@ -388,36 +388,42 @@ def _find(source: str) -> Path:
     return path
 
 
-def _read_with_base(path: Path) -> dict[str, Any]:
-    """The file's mapping laid over that of the comparison that it names as its ``base``."""
+def _read_with_base(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Name and mapping of the file, behind those of the comparison that it names as its ``base``."""
     content = _read_yaml(path)
     base = content.pop("base", None)
     if base is None:
-        return content
-    below = _read_yaml(path.parent / base if str(base).endswith((".yaml", ".yml")) else _find(str(base)))
+        return [(path.name, content)]
+    found = path.parent / base if str(base).endswith((".yaml", ".yml")) else _find(str(base))
+    below = _read_yaml(found)
     if "base" in below:
         raise UserError(f"{path.name}: base: {base!r} has a base itself; name that one ({below['base']!r}) instead")
-    return merge(_layer(below), _layer(content))
+    return [(found.name, below), (path.name, content)]
 
 
 def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
-    """Comparison from a shipped name or a YAML file, with a preset's section and `overrides` laid over it.
+    """Comparison from a shipped name or a YAML file: what it stands on, itself, and `overrides`, each laid over the last.
+
+    Of the file and of its base, the chosen preset's section lies over the rest of the same file.
 
     Raises:
         UserError: no such comparison or preset, or a field is wrong; one line that names it.
     """
     path = _find(str(source))
-    content = _read_with_base(path)
-    presets = _mapping(content.pop("presets", None), f"{path.name}: presets")
-    chosen = str(preset or (overrides or {}).get("preset") or content.get("preset", "tiny"))
-    if presets:
-        if chosen not in presets:
-            raise UserError(f"preset {chosen!r} is unknown to {path.name}; it has: {', '.join(presets)}")
-        content = merge(_layer(content), _layer(_mapping(presets[chosen], f"{path.name}: presets.{chosen}")))
-    elif preset and preset != content.get("preset"):
+    files = _read_with_base(path)
+    presets = [_mapping(content.pop("presets", None), f"{name}: presets") for name, content in files]
+    known = list(dict.fromkeys(name for section in presets for name in section))
+    own = next((content["preset"] for _, content in reversed(files) if "preset" in content), None)
+    chosen = str(preset or (overrides or {}).get("preset") or own or "tiny")
+    if known and chosen not in known:
+        raise UserError(f"preset {chosen!r} is unknown to {path.name}; it has: {', '.join(known)}")
+    if not known and preset and preset != own:
         raise UserError(f"preset {preset!r}: {path.name} has no presets; leave the preset out")
-    content["preset"] = chosen
-    return validate(merge(_layer(content), _layer(overrides or {})), str(path.name))
+    merged: dict[str, Any] = {}
+    for (name, content), section in zip(files, presets, strict=True):
+        merged = merge(merged, _layer(content))
+        merged = merge(merged, _layer(_mapping(section.get(chosen), f"{name}: presets.{chosen}")))
+    return validate({**merge(merged, _layer(overrides or {})), "preset": chosen}, path.name)
 
 
 def validate(content: Mapping[str, Any], where: str) -> Comparison:

@@ -71,9 +71,11 @@ class Architecture(Protocol):
 class Task(Protocol):
     """What is learned and how it is scored. Built by ``experiment`` from the comparison's ``task`` section.
 
-    Optional members, found by ``getattr``: ``config`` (its options, a dataclass, with what ``auto`` came to), ``references(split="test", device=None)`` (predictors that learn nothing, scored like
-    a model: ``[{"name", "label", "metrics", "records"}]``), ``notices`` (lines that must stand under the table),
-    ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
+    Optional members, found by ``getattr``: ``config`` (its options, a dataclass, with what ``auto`` came to),
+    ``references(split="test", device=None)`` (predictors that learn nothing, scored like a model: ``[{"name", "label",
+    "metrics", "records"}]``), ``notices`` (lines that must stand under the table), ``pretrained_parts()`` (weights trained
+    elsewhere that the training loss reads), ``fingerprints()`` (split -> digest of the data that was found, wherever it
+    lies), ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
     ``synthetic(batch_size, seed)`` and ``edge_cases(batch_size)`` (random and degenerate legal host batches, for the
     conformance kit).
     """

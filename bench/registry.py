@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -129,20 +129,31 @@ def make_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
     """The frozen config dataclass of `cls` from options, with types checked.
 
     Raises:
-        UserError: an option is unknown or has a wrong type or value; the line names `where` and the option.
+        UserError: an option is unknown, missing or has a wrong type or value; the line names `where` and the option.
     """
-    config_class = cls.config_class
+    return _fill(cls.config_class, options, where, cls.__name__)
+
+
+def _fill(config_class: Any, options: Mapping[str, Any], where: str, owner: str) -> Any:
+    """A dataclass of options; options that are dataclasses themselves are filled, and checked, alike."""
     hints = get_type_hints(config_class)
+    known = {field.name: field for field in fields(config_class)}
     checked = {}
     for key, value in options.items():
-        if key not in {field.name for field in fields(config_class)}:
-            known = ", ".join(sorted(field.name for field in fields(config_class)))
-            raise UserError(f"{where}.{key}: unknown option of {cls.__name__}; known: {known}")
+        if key not in known:
+            raise UserError(f"{where}.{key}: unknown option of {owner}; known: {', '.join(sorted(known))}")
+        nested = next((kind for kind in (hints[key], *get_args(hints[key])) if is_dataclass(kind)), None)
+        if nested is not None and isinstance(value, Mapping):
+            checked[key] = _fill(nested, value, f"{where}.{key}", key)
+            continue
         try:
             checked[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise UserError(f"{where}.{key}: {message[0].lower() + message[1:]}, got {value!r}") from None
+    for key, field in known.items():
+        if key not in checked and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{where}.{key}: is missing; add it")
     try:
         return config_class(**checked)
     except (ValueError, TypeError) as error:

@@ -306,6 +306,17 @@ def test_a_comparison_may_stand_on_another_one(tmp_path: Path) -> None:
     assert load(written(tmp_path, {"base": "nvs", "name": "own"}), preset="tiny").training.learning_rate == 1e-3
 
 
+def test_what_a_file_says_stands_above_the_presets_of_its_base(tmp_path: Path) -> None:
+    recipe = {"recipe": "lvsm", "gradient_clip": 2.0}
+    written(tmp_path, {**MINIMAL, "presets": {"tiny": {}, "paper": {"training": recipe}}}, "below.yaml")
+    above = {"base": "below.yaml", "training": {"learning_rate": 2e-4}}
+    training = load(written(tmp_path, above), preset="paper").training
+    assert (training.learning_rate, training.gradient_clip, training.gradient_skip) == (2e-4, 2.0, 5.0)
+    above = {"base": "below.yaml", "presets": {"paper": {"training": {"recipe": "efficient-lvsm"}}}}
+    assert load(written(tmp_path, above), preset="paper").training.gradient_clip == 5.0
+    assert load(tmp_path / "mine.yaml").training.gradient_clip == 1.0
+
+
 def test_a_base_that_is_unknown_or_has_a_base_is_one_line(tmp_path: Path) -> None:
     written(tmp_path, {"base": "nvs", "name": "below"}, "below.yaml")
     with pytest.raises(UserError, match=r"base: 'below.yaml' has a base itself; name that one \('nvs'\)"):

@@ -150,3 +150,31 @@ def test_shipped_architectures_have_their_presets(name: str) -> None:
         options = registry.preset_options(made, preset)
         assert options
         assert registry.make_config(made, options, "options") == made.config_class(**options)
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    inner: Inner | None = None
+    width: int = 8
+
+
+class Outer:
+    config_class = OuterConfig
+
+
+def test_options_within_options_are_checked_alike() -> None:
+    made = registry.make_config(Outer, {"inner": {"name": "a", "size": 3}}, "arms.x.options")
+    assert made == OuterConfig(Inner("a", 3))
+    for inner, says in (
+        ({"name": "a", "sise": 3}, r"arms.x.options.inner.sise: unknown option of inner; known: name, size"),
+        ({"size": 3}, r"arms.x.options.inner.name: is missing; add it"),
+        ({"name": "a", "size": "many"}, r"arms.x.options.inner.size: .*'many'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            registry.make_config(Outer, {"inner": inner}, "arms.x.options")

@@ -254,7 +254,7 @@ class Trainer:
             self._watch.lap("log")
             spent = {"seconds": charged, "steps": self.steps, "samples": done.samples}
             self.budget.step_taken(float(spent[self.settings.unit]))
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) and not skipped:
                 raise Diverged(f"the loss is {loss} at step {self.steps}")
 
     # ------------------------------------------------------------------------------------------------- evaluation

@@ -39,7 +39,7 @@ def plan(comparison: Comparison, cache_dir: Path, out: Path) -> str:
         charged = budget.amount * runs
         lines.append(
             f"  time: {_time(charged)} charged{f', {_time(tuning)} of tuning' if tuning else ''}; evaluation, probes and set-up come on "
-            f"top (on two cores with the tiny preset about a third as much again, plus rendering the data once)"
+            f"top (on two cores with the tiny preset about a third as much again, plus preparing the data once)"
         )
     limit = measure.memory_limit(expanded, device)
     lines += [

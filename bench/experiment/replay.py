@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from bench import config as configuration
 from bench.engine.progress import ReplayedBudget
 from bench.errors import UserError
-from bench.experiment.session import Session
+from bench.experiment import resolve
+from bench.experiment.session import OF_THE_TASK, PINNED, Session, digests, require_same
 from bench.store.files import read_json, read_lines
 from bench.store.write import RunFolder, weights_hash
 
@@ -47,6 +48,7 @@ def replay(run: Path, **parts: Any) -> Replay:
         session = Session(comparison, Path(scratch), **parts)
         with console.counting() as report:
             session.task.prepare(report)
+        _require_same_inputs(run, session)
         arm = session.arms[0]
         identity = {
             "arm": outcome["arm"],
@@ -79,3 +81,17 @@ def replay(run: Path, **parts: Any) -> Replay:
         identical = identical and weights_hash(before) == outcome["weights_sha256"]
         difference = max(float((weights[name].double() - before[name].double()).abs().max()) for name in before)
     return Replay(len(trace), identical, difference)
+
+
+def _require_same_inputs(run: Path, session: Session) -> None:
+    """Refuse to replay on other data, or with other pretrained weights of the task, than the run had.
+
+    Raises:
+        UserError: names what differs.
+    """
+    pinned = run.resolve().parents[2] / PINNED
+    if pinned.is_file():
+        noted = read_json(pinned)
+        require_same(noted, "data", getattr(session.task, "fingerprints", dict)(), pinned.parent)
+        parts = {OF_THE_TASK: resolve.pretrained_parts(session.task)}
+        require_same(noted, "weights", digests(parts), pinned.parent)

@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from bench.engine.step import StepSettings
 from bench.errors import UserError
 from bench.machine import look_at_driver, look_at_processor, run_program
 from bench.store.provenance import source_files
+
+PLACES = frozenset(["data_path", "evaluation_index", "perceptual_loss_weights", "weights"])
+"""Options of tasks and architectures that name a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ def require_inputs(model: nn.Module, task: Task, arm: Arm) -> None:
         )
 
 
-def pretrained_parts(model: nn.Module) -> Sequence[Mapping[str, Any]]:
-    """What the architecture says of its parts that were trained elsewhere."""
-    told = getattr(model, "pretrained_parts", None)
+def pretrained_parts(of: nn.Module | Task) -> Sequence[Mapping[str, Any]]:
+    """What an architecture or a task says of its parts that were trained elsewhere."""
+    told = getattr(of, "pretrained_parts", None)
     return told() if callable(told) else ()
 
 
@@ -127,15 +130,36 @@ def make_task(comparison: Comparison, cache_dir: Path) -> Task:
 
 
 def expand(comparison: Comparison) -> Comparison:
-    """The comparison with every option of the task's and the architectures' presets written out."""
-    task = dict(comparison.task)
-    made = registry.load_object(registry.task(task["name"]).target, "task")
-    task = {"name": task["name"], **registry.preset_options(made, comparison.preset), **task}
+    """The comparison with every option of the task and of the architectures written out, presets and defaults alike.
+
+    Raises:
+        UserError: an option is unknown or wrong.
+    """
+    name = comparison.task["name"]
+    made = registry.load_object(registry.task(name).target, "task")
+    given = {key: value for key, value in comparison.task.items() if key != "name"}
+    task = {"name": name, **_written_out(made, comparison.preset, given, "task")}
     arms = []
     for arm in comparison.arms:
-        preset = registry.preset_options(architecture_class(arm), comparison.preset)
-        arms.append(arm.model_copy(update={"options": {**preset, **arm.options}}))
+        options = _written_out(architecture_class(arm), comparison.preset, arm.options, f"arms.{arm.name}.options")
+        arms.append(arm.model_copy(update={"options": options}))
     return comparison.model_copy(update={"task": task, "arms": tuple(arms)})
+
+
+def _written_out(made: Any, preset: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options `given` over those of the preset, over the defaults of the configuration's class if there is one."""
+    options = _absolute({**registry.preset_options(made, preset), **given})
+    return asdict(registry.make_config(made, options, where)) if hasattr(made, "config_class") else options
+
+
+def _absolute(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the places of data and weights spelled out, so that other working folders mean the same ones."""
+    found = {}
+    for key, value in options.items():
+        if key in PLACES and isinstance(value, str) and value and Path(value).expanduser().exists():
+            value = str(Path(value).expanduser().resolve())
+        found[key] = _absolute(value) if isinstance(value, Mapping) else value
+    return found
 
 
 def expand_arms(comparison: Comparison) -> list[Arm]:

@@ -28,8 +28,8 @@ from bench.engine.trainer import Trainer
 from bench.errors import UserError
 from bench.experiment import measure, pictures, resolve, tune
 from bench.experiment.resolve import Arm
-from bench.store.files import LineFile, read_json, read_lines, write_json
-from bench.store.write import ComparisonFolder, RunFolder
+from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json
+from bench.store.write import ComparisonFolder, RunFolder, dumps
 
 SHRINK = 0.95
 """After an out-of-memory error a run starts again with this share of its batch."""
@@ -37,6 +37,36 @@ SHRINK = 0.95
 
 OUT_OF_MEMORY = ".out-of-memory-"
 """Stands between a run's folder and the batch in the name under which a try that ran out of memory is kept."""
+
+
+OF_THE_TASK = "task"
+"""Stands for the task among the labels of arms, where parts that were trained elsewhere are kept."""
+
+
+PINNED = "pinned.json"
+"""Holds the digests of pretrained weights and of data that a comparison was started with."""
+
+
+def digests(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Label -> name and SHA-256 of its parts that were trained elsewhere, wherever their files lie."""
+    return {
+        label: [{key: part.get(key) for key in ("name", "sha256")} for part in found] for label, found in parts.items()
+    }
+
+
+def require_same(noted: Mapping[str, Any], kind: str, given: Mapping[str, Any], folder: Path) -> None:
+    """Refuse `given` weights or data, by label, that are not those `noted` when the comparison in `folder` was started.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    for label, value in given.items():
+        before = noted.get(kind, {}).get(label, value)
+        if before != value:
+            raise UserError(
+                f"{folder}: was started with other {kind} ({label}: {dumps(before)[:120]}, now {dumps(value)[:120]}); restore "
+                "them, or start a new comparison"
+            )
 
 
 class Session:
@@ -63,6 +93,7 @@ class Session:
         options = asdict(settled) if is_dataclass(settled) and not isinstance(settled, type) else comparison.task
         self.comparison = comparison.model_copy(update={"task": {**options, "name": self.task.name}})
         self._gaps = Gaps()
+        self._prepared = False
         self._pretrained: dict[str, list[dict[str, Any]]] = {}
         """Label of an arm -> its parts that were trained elsewhere."""
         self._shares: dict[str, int] = {}
@@ -82,12 +113,18 @@ class Session:
             Interrupted: the user asked to stop; states are saved.
             UserError: something that the user can mend, e.g. another process that works on the folder.
         """
+        record = self.folder.folder / "comparison.json"
         with self.folder.locked():
+            before = record.read_bytes() if record.exists() else None
             self._write_record("running")
             try:
                 self._work()
             except Interrupted:
                 self._write_record("stopped")
+                raise
+            except UserError:
+                if before is not None and not self._prepared:
+                    write_bytes(record, before)  # nothing has begun: what was finished is finished
                 raise
             self._write_record("finished")
             self.console.log_to(None)
@@ -97,6 +134,7 @@ class Session:
         with Heartbeat(self.clock, self._gaps):
             with self._shared("setup"):
                 self._prepare()
+            self._prepared = True
             with self._shared("probe"):
                 batches = measure.measure_arms(self)
             self._apply(tune.search(self, batches))
@@ -127,6 +165,7 @@ class Session:
             model = resolve.build(arm.config)
             resolve.require_inputs(model, self.task, arm)
             self._pretrained[arm.label] = [dict(part) for part in resolve.pretrained_parts(model)]
+        self._pin("weights", digests(self._pretrained))
         self.console.say(f"Preparing the data of task {self.task.name!r}.")
         with self.console.counting() as report:
 
@@ -135,10 +174,20 @@ class Session:
                 self.check_stop()
 
             self.task.prepare(step)
+        self._pretrained[OF_THE_TASK] = [dict(part) for part in resolve.pretrained_parts(self.task)]
+        self._pin("weights", digests(self._pretrained))
+        self._pin("data", getattr(self.task, "fingerprints", dict)())
         path = self.folder.folder / "references.json"
         references = getattr(self.task, "references", None)
         if references is not None and not path.exists():
             write_json(path, references(device=self.device))
+
+    def _pin(self, kind: str, given: Mapping[str, Any]) -> None:
+        """Note what the comparison was given from outside, or refuse to go on with anything else."""
+        path = self.folder.folder / PINNED
+        noted = read_json(path) if path.exists() else {}
+        require_same(noted, kind, given, self.folder.folder)
+        write_json(path, {**noted, kind: {**noted.get(kind, {}), **given}})
 
     @contextmanager
     def _shared(self, category: str) -> Iterator[None]:
@@ -161,6 +210,7 @@ class Session:
                     "name": task.name,
                     "options": {key: value for key, value in comparison.task.items() if key != "name"},
                     "metrics": [metric._asdict() for metric in task.metrics],
+                    "pretrained_parts": self._pretrained.get(OF_THE_TASK, []),
                 },
                 "arms": [arm.record(self._pretrained.get(arm.label, ())) for arm in self.arms],
                 "reference": comparison.reference_arm,

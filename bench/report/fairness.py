@@ -122,7 +122,13 @@ def _pretrained(arms: Sequence[ArmSummary]) -> Check:
     if any(summary.arm.pretrained is None for summary in arms):
         return Check(name, None, "comparison.json does not say")
     have = [summary.title for summary in arms if summary.arm.pretrained]
-    return Check(name, len(have) in (0, len(arms)), ", ".join(have) if have else "none")
+    parts = {
+        frozenset((part.get("name"), part.get("sha256")) for part in summary.arm.pretrained_parts) for summary in arms
+    }
+    value = ", ".join(have) if have else "none"
+    if len(have) == len(arms) and len(parts) > 1:
+        return Check(name, False, f"{value}, but not the same parts")
+    return Check(name, len(have) in (0, len(arms)), value)
 
 
 def _sentinel(comparison: Comparison) -> Check:

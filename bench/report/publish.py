@@ -66,7 +66,9 @@ def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXTS and path.name != MANIFEST):
         text = before = path.read_text(encoding="utf-8")
         for place in places:
-            text = text.replace(place, ELSEWHERE + Path(place).name)
+            # Only where a path begins and ends: /data must leave bench/data alone.
+            whole = rf"(?<![\w./~-]){re.escape(place)}(?![\w.-])"
+            text = re.sub(whole, lambda found: ELSEWHERE + Path(found[0]).name, text)
         if text != before:
             write_bytes(path, text.encode())
     for manifest in sorted(folder.rglob(MANIFEST), key=lambda path: len(path.parts), reverse=True):
@@ -77,8 +79,8 @@ def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
 
 def _places(value: Any) -> Iterator[str]:
     """Every absolute path among the strings of `value`."""
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        yield value
+    if isinstance(value, str) and value.startswith(("/", "~")) and value.rstrip("/~"):
+        yield value.rstrip("/")
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _places(part)

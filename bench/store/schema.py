@@ -57,6 +57,8 @@ class TaskRecord(_Record):
     name: str
     options: dict[str, Any] = {}
     metrics: tuple[dict[str, Any], ...]
+    pretrained_parts: tuple[dict[str, Any], ...] = ()
+    """Weights trained elsewhere that its training loss reads."""
 
 
 class Tuning(_Record):

@@ -373,6 +373,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_recorded() -> None:
     assert not trainer.finished
 
 
+def test_a_loss_that_is_not_finite_is_skipped_where_steps_may_be() -> None:
+    task = FakeTask()
+
+    def show(trainer: Trainer, loss: float, p: float) -> None:
+        task.loss_scale = float("nan") if trainer.steps == 2 else 1.0
+
+    step = StepSettings(learning_rate=0.05, gradient_skip=1e3)
+    trainer = make_trainer(task=task, clock=task.clock, budget=5, unit="steps", step=step)
+    trainer.on_step = show
+    trainer.set_up()
+    trainer.advance(1.0)
+    trainer.finish("finished")
+    assert [event["step"] for event in records(trainer).events if event.get("skipped")] == [3]
+    assert records(trainer).summary["status"] == "finished"
+
+
 def test_a_skipped_step_is_a_step_and_is_counted_also_after_a_crash() -> None:
     task = FakeTask()
 

@@ -215,6 +215,31 @@ def test_resume_with_other_code_is_refused(fresh: Path, monkeypatch: pytest.Monk
     assert not (fresh / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("noted", "says"),
+    [
+        ({"weights": {"plain": [{"name": "teacher", "sha256": "abc"}]}}, "other weights (plain: "),
+        ({"data": {"train": "abc"}}, "other data (train: "),
+    ],
+)
+def test_other_data_or_pretrained_weights_are_refused_and_nothing_is_lost(
+    copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, noted: dict[str, Any], says: str
+) -> None:
+    from bench.tasks.nvs import NovelViewSynthesis
+
+    folder = copy()
+    found = {"train": "abd"} if "data" in noted else {}
+    monkeypatch.setattr(NovelViewSynthesis, "fingerprints", lambda self: found, raising=False)
+    files.write_json(folder / "pinned.json", noted)
+    before = (folder / "comparison.json").read_bytes()
+    line = isochron("extend", folder, "--seeds", 3).line
+    assert says in line
+    assert "restore them, or start a new comparison" in line
+    assert (folder / "comparison.json").read_bytes() == before, "what was finished is finished"
+    if found:
+        assert says in isochron("replay", folder / "runs/plain/seed-0").line
+
+
 def test_a_damaged_state_is_refused_and_says_what_to_do(fresh: Path, cache: Path) -> None:
     session = execute.reopen(fresh, console=Console(quiet=True), cache_dir=cache)
     session.stop_requested = lambda: steps_on_record(fresh / "runs/first/seed-0") >= 1

@@ -63,10 +63,11 @@ def test_scenes_that_leak_are_left_out_on_request(re10k: Path, tmp_path: Path) -
 
 
 def test_rendered_objects(tmp_path: Path) -> None:
-    for uid in ("cube", "chair"):
-        test_objects.write_object(tmp_path / "data" / uid, views=32)
-    for split in ("train", "validation", "test"):
-        (tmp_path / f"data/{split}.json").write_text(json.dumps({"cube": "cube", "chair": "chair"}))
+    for number, split in enumerate(("train", "validation", "test")):
+        uids = [f"object{number}{letter}" for letter in "ab"]
+        for uid in uids:
+            test_objects.write_object(tmp_path / "data" / uid, views=32)
+        (tmp_path / f"data/{split}.json").write_text(json.dumps({uid: uid for uid in uids}))
     folder = train(tmp_path, data="objects", data_path=str(tmp_path / "data"))
     assert len(samples(folder)) == 4
 
@@ -90,6 +91,18 @@ def test_a_scene_with_a_transforms_file(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(tmp_path: Path, task: dict[str, Any], says: str) -> None:
     source = write_yaml(tmp_path / "real.yaml", task={**TASK, **task})
     assert says in isochron("run", source, "--out", tmp_path / "out").line
+
+
+def test_a_relative_path_means_the_same_folder_from_everywhere(
+    tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_transforms.write_scene(tmp_path / "data", count=24)
+    monkeypatch.syspath_prepend(repo_root)
+    monkeypatch.chdir(tmp_path)
+    folder = train(tmp_path, data="transforms", data_path="data")
+    monkeypatch.chdir(repo_root)
+    outcome = isochron("replay", folder / "runs/plain/seed-0")
+    assert outcome.code == 0, outcome.err
 
 
 def test_nothing_to_convert_is_one_line(tmp_path: Path) -> None:

@@ -28,6 +28,6 @@ def test_every_arm_fits_its_task(name: str, preset: str, tmp_path: Path) -> None
 
 
 def test_real_data_that_is_missing_is_one_line(tmp_path: Path) -> None:
-    comparison = resolve.expand(load("nvs", preset="paper"))
+    comparison = resolve.expand(load("nvs", preset="paper", overrides={"task": {"perceptual_loss": "none"}}))
     with pytest.raises(UserError, match=r"task\.data_path.*task\.data: scenes"):
         resolve.make_task(comparison, tmp_path).prepare()

@@ -150,6 +150,21 @@ def test_pretrained_parts_on_none_or_all(make_store, pretrained, verdict):
     assert verdicts(make_store(arms=ARMS[:2], comparison={"arms": arms}))["pretrained"].verdict == verdict
 
 
+def test_pretrained_parts_must_be_the_same(make_store):
+    def verdict(*digests: str):
+        arms = [
+            {"name": arm.name, "label": arm.label, "policy": arm.policy, "pretrained": True,
+             "pretrained_parts": [{"name": "dinov2-b14", "sha256": digest}]}
+            for arm, digest in zip(ARMS[:2], digests, strict=True)
+        ]  # fmt: skip
+        return verdicts(make_store(arms=ARMS[:2], comparison={"arms": arms}))["pretrained"]
+
+    assert verdict("a", "a").verdict == "pass"
+    other = verdict("a", "b")
+    assert other.verdict == "FAIL"
+    assert "not the same parts" in other.value
+
+
 def tuning(make_store, seconds) -> fairness.Check:
     comparison = make_store(arms=ARMS[:2], comparison={"tuning": {"seconds_per_arm": seconds, "choices": {}}})
     return next(check for check in tables.build(comparison).checks if "tuning" in check.name)
