@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.lvsm import LVSMDecoderOnly, LVSMDecoderOnlyConfig
+from bench.data.arrays import ArraySplit
 from bench.engine.clock import SystemClock
 from bench.engine.progress import Budget, learning_rate_curve
 from bench.engine.step import StepSettings
@@ -33,21 +33,13 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@dataclass
-class RandomScenes:
-    """Split of random pixels with cameras at random places."""
-
-    rgb: np.ndarray
-    c2w: np.ndarray
-    intrinsics: np.ndarray
-
-
-def random_scenes(split: str, scenes: int = 64, size: int = 64) -> RandomScenes:
+def random_scenes(split: str, scenes: int = 64, size: int = 64) -> ArraySplit:
+    """Random pixels, cameras at random places."""
     generator = np.random.default_rng(len(split))
     c2w = np.tile(np.eye(4, dtype=np.float32), (scenes, 6, 1, 1))
     c2w[..., :3, 3] = generator.normal(size=(scenes, 6, 3))
     rgb = generator.integers(0, 255, (scenes, 6, size, size, 3), dtype=np.uint8)
-    return RandomScenes(rgb, c2w, np.full((scenes, 6, 4), size, np.float32))
+    return ArraySplit(rgb=rgb, c2w=c2w, intrinsics=np.full((scenes, 6, 4), size, np.float32))
 
 
 class Memory:
