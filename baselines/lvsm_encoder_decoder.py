@@ -205,6 +205,16 @@ class LVSMEncoderDecoder(nn.Module):
         ends = 2 * height * width * (POSE_CHANNELS + 3) * d
         return views * (self.config.decoder_layers * (24 * d**2 * tokens + 4 * d * tokens**2) + ends)
 
+    def token_parts(self, stack: str, tokens: Tensor, patches: int) -> dict[str, Tensor]:
+        """What stands in [N, T, D] behind a block of ``stack``: latents, and for each view one token for each patch."""
+        if stack == "transformer_decoder":
+            return {"targets": tokens[:, :patches], "latents": tokens[:, patches:]}
+        latents = self.config.latents
+        return {
+            "latents": tokens[:, :latents],
+            "inputs": tokens[:, latents:].reshape(-1, patches, tokens.shape[-1]),
+        }
+
     def pretrained_parts(self) -> list[dict[str, Any]]:
         """What was trained elsewhere: the teacher of REPA."""
         return [] if self.repa_projector is None else [self.repa_projector.teacher.identity()]

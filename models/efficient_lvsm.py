@@ -23,6 +23,7 @@ from models.layers.blocks import (
     FeedForwardBlock,
     SelfBlock,
     SelfCrossBlock,
+    SharedInputBlock,
     init_depth_scaled,
     layer_norm,
     run_block,
@@ -37,9 +38,10 @@ from models.layers.config import (
     require_positive,
 )
 from models.layers.image_encoder import FeatureFusion, ImageEncoder, ImageEncoderConfig
-from models.layers.patches import TOKEN_STD, ImageDecoder, PatchTokenizer, prepend
+from models.layers.patches import TOKEN_STD, ImageDecoder, PatchTokenizer, patch_grid, prepend
 from models.layers.repa import Repa, RepaConfig
 from models.layers.taps import Taps, require_taps
+from models.layers.trained_networks import NETWORKS
 from models.layers.view_cache import ViewCache
 from models.layers.view_mask import drop_views, reading, token_mask
 from models.layers.views import IMAGE_CHANNELS, POSE_CHANNELS, input_pixels, target_pixels
@@ -96,6 +98,9 @@ class EfficientLVSMConfig:
     """Compute each block anew in the backward pass: less memory, a third more work."""
     encoder: ImageEncoderConfig | None = None
     """Trained image encoder, whose features of the input images join their tokens."""
+    align_input: bool = False
+    """Make the input tokens at the resolution at which ``encoder`` sees the images (448 x 448 pixels in patches of 14 x 14
+    for 32 x 32 tokens, say): colour is resized, rays are computed there. Targets keep their size and patches."""
     repa: RepaConfig | None = None
     """Distillation from a trained image encoder in training; layers are counted from 1, extra encoder layers from 101."""
 
@@ -108,12 +113,18 @@ class EfficientLVSMConfig:
         require_choice(self, "input_scope", get_args(InputScope))
         require_choice(self, "log_scale", get_args(LogScale))
         require_choice(self, "view_masking", get_args(ViewMasking))
-        require_bool(self, "input_rgb", "shared_weights", "gradient_checkpointing")
+        require_bool(self, "input_rgb", "shared_weights", "gradient_checkpointing", "align_input")
         require_nested(self, "encoder", ImageEncoderConfig)
         require_nested(self, "repa", RepaConfig)
         updates = range(1, self.layers + 1) if self.input_update != "none" else ()
         extra = range(FIRST_EXTRA, FIRST_EXTRA + self.extra_encoder_layers)
         require_taps(self.repa, inputs=(*updates, *extra), targets=range(1, self.layers + 1))
+        if self.align_input and (self.encoder is None or not self._encoder_patch or self.encoder.resize != "image"):
+            name = "none" if self.encoder is None else f"{self.encoder.name!r} with resize {self.encoder.resize!r}"
+            raise ValueError(
+                f"align_input needs an encoder whose patches lie on the tokens, got {name}: set encoder to one with patches "
+                f"({', '.join(key for key, network in NETWORKS.items() if network.patch_size)}) and resize: image"
+            )
         if self.shared_weights and (self.input_update, self.target_block) != ("per-layer", "self-cross"):
             raise ValueError(
                 "shared_weights needs input_update 'per-layer' and target_block 'self-cross', got "
@@ -130,6 +141,15 @@ class EfficientLVSMConfig:
                     f"input_scope 'global' needs attention in the input stream, which input_update {self.input_update!r} "
                     "lacks: use 'per-layer' or 'encode-first', or add extra_encoder_layers"
                 )
+
+    @property
+    def input_patch_size(self) -> int:
+        """Edge of a patch of the input tokens in pixels, of the resized images with ``align_input``."""
+        return self._encoder_patch if self.align_input else self.patch_size
+
+    @property
+    def _encoder_patch(self) -> int:
+        return 0 if self.encoder is None else NETWORKS[self.encoder.name].patch_size
 
 
 PRESETS: dict[str, EfficientLVSMConfig] = {
@@ -149,7 +169,7 @@ class EfficientLVSM(nn.Module):
         self.config = config
         width, head_dim, patch_size, layers = config.width, config.head_dim, config.patch_size, config.layers
         self.input_channels = IMAGE_CHANNELS if config.input_rgb else POSE_CHANNELS
-        self.rgbp_tokenizer = PatchTokenizer(self.input_channels, patch_size, width)
+        self.rgbp_tokenizer = PatchTokenizer(self.input_channels, config.input_patch_size, width)
         self.target_pose_tokenizer = PatchTokenizer(POSE_CHANNELS, patch_size, width)
         if config.registers:
             self.register_input = nn.Parameter(torch.randn(1, config.registers, width) * TOKEN_STD)
@@ -172,6 +192,11 @@ class EfficientLVSM(nn.Module):
             self.cross_attn_blocks = nn.ModuleList(CrossBlock(width, head_dim, **reading) for _ in range(layers))
         else:
             self.self_cross_blocks = nn.ModuleList(SelfCrossBlock(width, head_dim, **reading) for _ in range(layers))
+            if config.shared_weights:
+                self.input_self_attn_blocks = nn.ModuleList(
+                    SharedInputBlock(block)  # type: ignore[arg-type]
+                    for block in self.self_cross_blocks
+                )
         self.image_token_decoder = ImageDecoder(layer_norm(width, affine=False), patch_size, width)
         for index, block in enumerate(self._target_blocks):
             init_depth_scaled(block, index)
@@ -264,10 +289,16 @@ class EfficientLVSM(nn.Module):
         self, images: Tensor, c2w: Tensor, intrinsics: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, tuple[int, int]]:
         """Tokens of the input views, [B, Vi, T, D], and the image size."""
-        pixels = input_pixels(images, c2w, intrinsics, mask, rgb=self.config.input_rgb)
+        height, width = images.shape[-2:]
+        size = None
+        if self.config.align_input:
+            rows, columns = self._grid(height, width)
+            size = rows * self.config.input_patch_size, columns * self.config.input_patch_size
+        pixels = input_pixels(images, c2w, intrinsics, mask, rgb=self.config.input_rgb, size=size)
         tokens = self.rgbp_tokenizer(pixels)
-        height, width = pixels.shape[-2:]
         if self.image_encoder is not None and self.feature_fusion is not None:
+            if mask is not None:  # as in `input_pixels`
+                images = images.masked_fill(~mask[:, :, None, None, None], 0)
             features = self.image_encoder(images.flatten(0, 1), self._grid(height, width))
             tokens = self.feature_fusion(tokens, features.unflatten(0, tokens.shape[:2]))
         if self.config.registers:
@@ -276,7 +307,7 @@ class EfficientLVSM(nn.Module):
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return height // self.config.patch_size, width // self.config.patch_size
+        return patch_grid(height, width, self.config.patch_size)
 
     def _target_tokens(self, c2w: Tensor, intrinsics: Tensor, scenes: int, image_size: tuple[int, int]) -> Tensor:
         """Query tokens of the target views, [B, Vt, T, D]."""
@@ -310,9 +341,7 @@ class EfficientLVSM(nn.Module):
             for layer, block in enumerate(self.extra_enc, FIRST_EXTRA):
                 tokens = run(block, layer)
         updates: list[Callable[..., Tensor]] = []
-        if config.shared_weights:
-            updates = [block.update_inputs for block in self.self_cross_blocks]  # type: ignore[misc]
-        elif config.input_update != "none":
+        if config.input_update != "none":
             updates = [*self.input_self_attn_blocks]
         if config.input_update == "encode-first":
             for layer, update in enumerate(updates, 1):
@@ -347,7 +376,7 @@ class EfficientLVSM(nn.Module):
         block = 24 * d**2 * tokens + 4 * d * tokens * seen
         update = {"per-layer": block, "encode-first": block, "ffn": 16 * d**2 * tokens, "none": 0}[config.input_update]
         keys_values = 4 * d**2 * tokens
-        start = 2 * views * height * width * self.input_channels * d
+        start = 2 * views * patches * config.input_patch_size**2 * self.input_channels * d
         if self.image_encoder is not None and self.feature_fusion is not None:
             start += self.image_encoder.flops(views, self._grid(height, width), (height, width))
             start += self.feature_fusion.flops(views * patches)
@@ -363,6 +392,14 @@ class EfficientLVSM(nn.Module):
         if config.target_block == "self-cross":
             block += 8 * d**2 * tokens + 4 * d * tokens**2
         return views * (config.layers * block + 2 * height * width * (POSE_CHANNELS + 3) * d)
+
+    def token_parts(self, stack: str, tokens: Tensor, patches: int) -> dict[str, Tensor]:
+        """What stands in [N, T, D] behind a block of ``stack``, view by view: registers, and one token for each patch."""
+        views = tokens.reshape(-1, self.config.registers + patches, tokens.shape[-1])
+        own = "targets" if stack in ("self_cross_blocks", "cross_attn_blocks") else "inputs"
+        if not self.config.registers:
+            return {own: views}
+        return {"registers": views[:, :-patches], own: views[:, -patches:]}
 
     def pretrained_parts(self) -> list[dict[str, Any]]:
         """What was trained elsewhere: the image encoder and the teacher of REPA."""

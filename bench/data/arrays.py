@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.data.draws import stream
+from bench.data.draws import Salt, stream
 from bench.data.multiview import Views
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def choose_views(draws: np.ndarray, views: int, input_views: int, target_views: 
     """
     if input_views + target_views > views:
         raise ValueError(f"{input_views} inputs and {target_views} targets do not fit the {views} views of a scene")
-    order = shuffled(draws, views, salt=1)
+    order = shuffled(draws, views, salt=Salt.VIEWS)
     return order[:, :input_views], order[:, views - target_views :]
 
 

@@ -23,7 +23,14 @@ frames are the same.
 """
 
 RELATIVE_STILL, ABSOLUTE_STILL = 1e-6, 1e-8
-"""Camera centres that differ by less (of the largest coordinate; in world units) differ by rounding: fp32, nine decimals."""
+"""Camera centres that differ by less (of the largest coordinate; in world units) differ by rounding: fp32, nine decimals.
+
+Anything more is motion, for nothing here tells two neighbouring frames of a video from a small scene. Reference cameras that all
+but coincide put the rest of a scene thousands of units away: whoever draws views must draw them apart.
+"""
+
+MAX_LAST_ROW = 1e-6
+"""How far the last row of a pose may be from 0 0 0 1: rounding, as an inverse leaves it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +59,9 @@ class SceneFrame:
         Two cases have no such frame. Where the mean forward, or the mean down across it, is shorter than `MIN_AXIS` (a
         closed ring, cameras all around a point, looking along down), the axes are those of the first valid camera: always
         there, moved only by that camera's own noise, but dependent on which comes first. Where the centres differ by no
-        more than rounding (pure rotation, one camera, copies of one), one unit is one world unit.
+        more than rounding (pure rotation, one camera, copies of one), one unit is one world unit. So one camera alone
+        becomes the identity, and the others stand around it at the distances that the files give them: what a model
+        learns is then tied to the unit of the data, and scenes of different units do not mix.
 
         Args:
             c2w: [.., V, 4, 4], OpenCV, finite where valid.
@@ -150,7 +159,7 @@ def check_poses(poses: np.ndarray, describe: Callable[[int], str], tolerance: fl
             "is left-handed (determinant -1): one axis is mirrored, turn two axes instead of one",
         ),
         (
-            finite & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(axis=-1) > 0),
+            finite & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(axis=-1) > MAX_LAST_ROW),
             "has a last row other than 0 0 0 1: is it transposed?",
         ),
     )

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@unique
+class Salt(IntEnum):
+    """What a sample's draw decides, for `stream`: choices that share a number are not independent of each other.
+
+    Data that choose views in a way of their own may use the low numbers again, as a sample is of one data set; but not those
+    of the task, which decides of every sample.
+    """
+
+    VIEWS = 1
+    """Order of a scene's views."""
+    OBJECT_TARGETS = 2
+    OBJECT_EVALUATION = 3
+    CLIP_BETWEEN = 4
+    """Views between the two ends of a clip."""
+    CLIP_ENDS = 5
+    TASK_TARGETS = 101
+    """Which views of a sample are its targets, where inputs may be."""
+    TASK_MASK = 102
+    """How many inputs of a sample are there."""
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

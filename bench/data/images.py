@@ -41,11 +41,14 @@ def decode(data: bytes | Path, name: str | None = None) -> NDArray[np.uint8]:
         [h, w, 3] uint8, or [h, w, 4] with straight (not premultiplied) alpha where the file has any.
 
     Raises:
-        UserError: missing, truncated, or not an image; names it.
+        UserError: missing, truncated, not an image, or one value of more than 8 bits a pixel; names it.
     """
     name = name or (str(data) if isinstance(data, Path) else "an image")
     try:
         with Image.open(data if isinstance(data, Path) else io.BytesIO(data)) as image:
+            # Pillow would clip these at 255, to plain white, and floats in 0..1 to plain black.
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise UserError(f"{name} has 16-bit, 32-bit or float pixels (mode {image.mode}): save it with 8 bits")
             has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
             return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     except FileNotFoundError as error:

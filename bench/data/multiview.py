@@ -21,8 +21,13 @@ class Views(NamedTuple):
 class MultiViewSplit(Protocol):
     """One split of a data set. Scenes are numbered from 0 in an order that never changes.
 
-    Optional members, found by ``getattr``: ``notices`` (lines that must stand under the table), ``depth`` (``depth[scene,
-    view]`` -> [.., H, W], for reference predictors that may see it).
+    Optional members, found by ``getattr``:
+
+    - ``notices``: lines that must stand under the table.
+    - ``depth``: ``depth[scene, view]`` -> [.., H, W], for reference predictors that may see it.
+    - ``fingerprint``: digest (str) of what the split holds, wherever it lies; a comparison is not resumed on other data.
+    - ``scene_keys``: for each scene a name (str) that it has in every split of the data set. Two splits that share one are
+      refused, so a split of frames, whose scenes are in all of them, has no such member.
     """
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Renders of single objects (Objaverse, GSO, ABO) in the layout of Zero-1-to-3's Blender script.
 
     <root>/<split>.json             {uid: folder}, or a list of uids; a relative folder is taken from <root>
-    <root>/<uid>/000.png 000.npy    RGBA on transparent ground; 3 x 4, world to Blender camera
+    <root>/<uid>/000.png 000.npy    RGBA on transparent ground; 3 x 4 (or 4 x 4), world to Blender camera
                  001.png 001.npy    ... 32 views
 
 The stored matrix is [R^T | -R^T t], the *inverse* of a pose. It is completed with 0 0 0 1, inverted, and its camera turned
@@ -11,14 +11,16 @@ from Blender's axes to OpenCV's. Read as camera to world, as the published objec
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +31,15 @@ from bench.data.images import ImagePool, composite, decode, fit_square
 from bench.data.multiview import Views
 from bench.errors import UserError
 
+if TYPE_CHECKING:
+    from bench.data.scenes.cache import Progress
+
+SPLITS = ("train", "validation", "test")
 VIEWS = 32
 FIELD_OF_VIEW = 49.1
 """Vertical, degrees: a focal length of 560.44 at 512 pixels. The renders do not store it."""
+MIN_FACING = 0.5
+"""Cosine between where a camera looks and where the origin is: renders look at it, to within a few degrees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +53,8 @@ class ObjectSplit:
     field_of_view: float
     background: tuple[int, int, int]
     pool: ImagePool
+    fingerprint: str
+    """Digest of what the split holds, wherever it lies: uids, and for each the size of its first image and matrix."""
     notices: tuple[str, ...] = ()
     """Lines that must stand under the table: how many objects were left out."""
 
@@ -98,7 +108,8 @@ class ObjectSplit:
         """Read views `views` [B, V] of the objects `scenes` [B], composited over the background.
 
         Raises:
-            UserError: a file that cannot be read, or a matrix that is no rigid motion; names the file.
+            UserError: a file that cannot be read, or a matrix that is no rigid motion or looks away from the origin; names
+                the file.
         """
         places = [(self.folders[scene], int(view)) for scene, row in zip(scenes, views, strict=True) for view in row]
         read = self.pool.map(lambda place: self._read(*place), places)
@@ -131,8 +142,12 @@ def open_objects(
     background: tuple[int, int, int] = (255, 255, 255),
     limit: int | None = None,
     workers: int | None = None,
+    report: Progress | None = None,
 ) -> ObjectSplit:
     """The objects of a split that are complete: 32 images and 32 matrices. Others are left out and counted in a notice.
+
+    The lists of the other splits that lie beside this one are read too, and an object in two of them is refused, be it by
+    its uid or by its folder, links followed.
 
     Args:
         root: folder of the objects.
@@ -144,28 +159,41 @@ def open_objects(
         background: what transparent pixels are composited over, 0 to 255.
         limit: only this many complete objects, the first ones; the original scored 100.
         workers: threads that read images; by default one for each usable core.
+        report: ``report(label, done, total)``; the unit is an object.
 
     Raises:
-        UserError: an index that is missing or malformed, or no complete object.
+        UserError: an index that is missing or malformed, names an object twice or shares one with another split, or no
+            complete object.
     """
     root = Path(root)
-    path = Path(index) if index is not None else root / f"{split}.json"
-    uids, folders = _read_index(path, root)
+    if split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, got {split}")
     if limit is not None and limit < 1:
         raise UserError(f"limit must be >= 1, got {limit}")
+    path = Path(index) if index is not None else root / f"{split}.json"
+    label = f"looking for the objects of {path.name}"
+    uids, folders = _read_index(path, root)
+    if report:
+        report(label, 0, len(uids))
+    others = [path.parent / f"{other}.json" for other in SPLITS if other != split]
+    _check_apart(path, uids, folders, {other: _read_index(other, root) for other in others if other.is_file()})
     wanted = frozenset(f"{view:03d}.{kind}" for view in range(views) for kind in ("png", "npy"))
     kept: list[int] = []
     left_out: list[str] = []
+    digest = hashlib.sha256(f"{views} views".encode())
     with ThreadPoolExecutor(16) as pool:
         for start in range(0, len(uids), 1024):
-            flags = pool.map(lambda folder: _complete(folder, wanted), folders[start : start + 1024])
-            for number, complete in enumerate(flags, start):
-                if complete:
+            found = pool.map(lambda folder: _sizes(folder, wanted), folders[start : start + 1024])
+            for number, sizes in enumerate(found, start):
+                if sizes:
                     kept.append(number)
+                    digest.update(f"\n{uids[number]} {sizes}".encode())
                 else:
                     left_out.append(uids[number])
                 if len(kept) == limit:
                     break
+            if report:
+                report(label, len(uids) if len(kept) == limit else min(start + 1024, len(uids)), len(uids))
             if len(kept) == limit:
                 break
     if not kept:
@@ -187,6 +215,7 @@ def open_objects(
         field_of_view,
         background,
         ImagePool(workers),
+        digest.hexdigest(),
         notices,
     )
 
@@ -199,23 +228,63 @@ def _first_free(order: np.ndarray, taken: np.ndarray, count: int) -> np.ndarray:
 
 def _read_index(path: Path, root: Path) -> tuple[Sequence[str], Sequence[Path]]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        # An object comes as a tuple of its pairs, so that a uid that stands twice is seen; an array as a list.
+        index = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: write the split's objects there, as JSON {{uid: folder}}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): mend or rewrite it") from None
     if isinstance(index, list):
-        index = {uid: uid for uid in index if isinstance(uid, str)} if all(isinstance(u, str) for u in index) else None
-    if not isinstance(index, dict) or not index or not all(isinstance(folder, str) for folder in index.values()):
+        index = tuple((uid, uid) for uid in index)
+    if not isinstance(index, tuple) or not index or not all(isinstance(part, str) for pair in index for part in pair):
         raise UserError(f"{path} must hold {{uid: folder}} or a list of uids, with at least one object")
-    return list(index), [root / folder for folder in index.values()]
+    return [uid for uid, _ in index], [root / folder for _, folder in index]
 
 
-def _complete(folder: Path, wanted: frozenset[str]) -> bool:
+def _check_apart(
+    path: Path,
+    uids: Sequence[str],
+    folders: Sequence[Path],
+    others: Mapping[Path, tuple[Sequence[str], Sequence[Path]]],
+) -> None:
+    """Refuse an object that is listed twice, in the list `path` or in it and one of the others."""
+    by_uid: set[str] = set()
+    by_folder: dict[str, str] = {}
+    for uid, folder in zip(uids, _real(folders), strict=True):
+        if uid in by_uid:
+            raise UserError(f"{path}: {uid} is listed twice: list it once")
+        if folder in by_folder:
+            raise UserError(f"{path}: {by_folder[folder]} and {uid} have the same folder, {folder}: list it once")
+        by_uid.add(uid)
+        by_folder[folder] = uid
+    for other, (other_uids, other_folders) in others.items():
+        for uid, folder in zip(other_uids, _real(other_folders), strict=True):
+            if uid in by_uid or folder in by_folder:
+                shared = uid if uid in by_uid else f"{by_folder[folder]} (there {uid}, folder {folder})"
+                raise UserError(
+                    f"{path} and {other.name} share {shared}: training and scoring must not, leave it in one"
+                )
+
+
+def _real(folders: Sequence[Path]) -> Iterator[str]:
+    """Where the folders are, with links followed; those above them are looked up once, for there may be a million."""
+    above: dict[str, str] = {}
+    for folder in folders:
+        parent, name = os.path.split(folder)
+        if parent not in above:
+            above[parent] = os.path.realpath(parent)
+        place = f"{above[parent]}{os.sep}{name}"
+        yield os.path.realpath(place) if name == ".." or os.path.islink(place) else place
+
+
+def _sizes(folder: Path, wanted: frozenset[str]) -> tuple[int, int] | None:
+    """Bytes of the first image and the first matrix; None where one of the `wanted` files is missing."""
     try:
-        return wanted <= set(os.listdir(folder))
+        if not wanted <= set(os.listdir(folder)):
+            return None
+        return (folder / "000.png").stat().st_size, (folder / "000.npy").stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
 
 
 def _read_pose(path: Path) -> np.ndarray:
@@ -224,8 +293,16 @@ def _read_pose(path: Path) -> np.ndarray:
         stored = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}): render this object again") from None
-    if stored.shape != (3, 4) or stored.dtype.kind != "f":
-        raise UserError(f"{path} must hold floats of shape [3, 4], got {stored.dtype} {list(stored.shape)}")
-    w2c = np.concatenate([stored.astype(np.float64), [[0, 0, 0, 1]]])
+    if stored.shape not in ((3, 4), (4, 4)) or stored.dtype.kind != "f":
+        raise UserError(f"{path} must hold floats of shape [3, 4] or [4, 4], got {stored.dtype} {list(stored.shape)}")
+    w2c = np.concatenate([stored, [[0, 0, 0, 1]]])[:4].astype(np.float64)
     check_poses(w2c[None], lambda _: f"{path}: the matrix")
-    return opengl_to_opencv(np.linalg.inv(w2c)).astype(np.float32)
+    w2c[3] = 0, 0, 0, 1
+    c2w = opengl_to_opencv(np.linalg.inv(w2c))
+    # A matrix that is the pose itself puts the camera below the object, and most of its views look elsewhere.
+    if c2w[:3, 2] @ -c2w[:3, 3] < MIN_FACING * np.linalg.norm(c2w[:3, 3]):
+        raise UserError(
+            f"the matrix of {path} looks away from the origin: does it hold camera to world? Zero-1-to-3 stores world to "
+            "(Blender) camera; invert it"
+        )
+    return c2w.astype(np.float32)

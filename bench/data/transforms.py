@@ -15,10 +15,12 @@ Left unread, because poses and images of a file agree with each other without th
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -31,6 +33,9 @@ from bench.data.images import ImagePool, composite, decode, fit_square
 from bench.data.multiview import Views
 from bench.data.transforms_file import SPLITS, Scene, is_scene, read_scene
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.data.scenes.cache import Progress
 
 HELD_OUT_EVERY = 8
 """One scene without lists: frame 0, 8, 16.. by file path is for test, 4, 12, 20.. for validation, the rest for training."""
@@ -54,15 +59,19 @@ class TransformsSplit:
     neighbours: int | None
     background: tuple[int, int, int]
     pool: ImagePool
+    single: bool
+    """Whether the root is itself the one scene: what its folder is called is then no part of a name."""
+    fingerprint: str
+    """Digest of what the split holds, wherever it lies: the files' text, the sizes of the images, the items."""
 
     def __len__(self) -> int:
         """Number of items."""
         return len(self.items)
 
     def sample_name(self, scene: int, view: int) -> str:
-        """``<scene>/<file path without extension>``."""
+        """``<scene>/<file path without extension>``; the path alone where the root is itself the scene."""
         found = self.scenes[self.items[scene][0]]
-        return f"{found.name}/{found.names[view]}"
+        return found.names[view] if self.single else f"{found.name}/{found.names[view]}"
 
     def choose(
         self, scenes: np.ndarray, draws: np.ndarray, input_views: int, target_views: int
@@ -159,6 +168,7 @@ def open_transforms(
     neighbours: int | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
     workers: int | None = None,
+    report: Progress | None = None,
 ) -> TransformsSplit:
     """The part of one scene, or of a folder of scenes, that belongs to a split.
 
@@ -175,6 +185,7 @@ def open_transforms(
             by default from the whole scene.
         background: what transparent pixels are composited over, 0 to 255.
         workers: threads that read images; by default one for each usable core.
+        report: ``report(label, done, total)``; the unit is a scene.
 
     Raises:
         UserError: no scene, a split without frames, or whatever is wrong in a file, by file, frame and field.
@@ -191,6 +202,9 @@ def open_transforms(
         raise UserError(
             f"{root} holds no transforms.json, nor does a folder in it: give the folder of a scene or of several"
         )
+    label = "reading transforms.json"
+    if report:
+        report(label, 0, len(folders))
     start = folders[0]
     first = read_scene(start, split)
     if len(folders) == 1 and first.roles is None:
@@ -199,7 +213,11 @@ def open_transforms(
         first = replace(first, roles=roles)
     elif first.roles is None:
         folders = _split_scenes(root, folders, split)
-    scenes = tuple(first if folder == start else read_scene(folder, split) for folder in folders)
+    scenes: list[Scene] = []
+    for folder in folders:
+        scenes.append(first if folder == start else read_scene(folder, split))
+        if report:
+            report(label, len(scenes), len(folders))
     items: list[tuple[int, int]] = []
     for number, scene in enumerate(scenes):
         if (scene.roles is None) != (first.roles is None):
@@ -218,7 +236,19 @@ def open_transforms(
                 f"{SPLITS[lacking]}_filenames in transforms.json, or more frames"
             )
         items += [(number, int(frame)) for frame in chosen]
-    return TransformsSplit(scenes, tuple(items), split, image_size, neighbours, background, ImagePool(workers))
+    single = start == root
+    held = [(scene.digest if single else f"{scene.name} {scene.digest}") for scene in scenes]
+    return TransformsSplit(
+        tuple(scenes),
+        tuple(items),
+        split,
+        image_size,
+        neighbours,
+        background,
+        ImagePool(workers),
+        single,
+        hashlib.sha256(repr((held, items)).encode()).hexdigest(),
+    )
 
 
 def _split_scenes(root: Path, folders: Sequence[Path], split: str) -> list[Path]:
@@ -245,13 +275,16 @@ def _undistort(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The middle square of the ideal image and its intrinsics.
 
-    A large photograph is first averaged down to two pixels and more for each one that is asked for: the lens is taken out of
-    a fraction of the pixels, and what bilinear sampling blurs is averaged away afterwards.
+    A large photograph is first averaged down to two pixels for each one that is asked for: the lens is taken out of a
+    fraction of the pixels, and what bilinear sampling blurs is averaged away afterwards.
     """
-    factor = max(1, min(rgb.shape[:2]) // (2 * image_size))
-    if factor > 1:
-        rgb, intrinsics = np.asarray(Image.fromarray(rgb).reduce(factor)), intrinsics / factor
     height, width = rgb.shape[:2]
+    shrink = 2 * image_size / min(height, width)
+    if shrink < 1:
+        size = round(width * shrink), round(height * shrink)
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+        intrinsics = intrinsics * np.tile([size[0] / width, size[1] / height], 2)
+        width, height = size
     try:
         ideal, places = _undistortion(tuple(intrinsics), tuple(coefficients), width, height)
     except ValueError as error:
@@ -264,5 +297,9 @@ def _undistort(
 def _undistortion(
     intrinsics: tuple[float, ...], coefficients: tuple[float, ...], width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`undistorted_square`, once for all images of a camera."""
-    return undistorted_square(np.array(intrinsics), np.array(coefficients), width, height)
+    """`undistorted_square`, once for all images of a camera; with a camera for each frame, once for each image.
+
+    A map has at most (2 image_size)^2 places in fp32: 2 MB at 256 pixels, of which the last 8 are kept.
+    """
+    ideal, places = undistorted_square(np.array(intrinsics), np.array(coefficients), width, height)
+    return ideal, places.astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
 import math
 import os
@@ -23,6 +23,10 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}
 LENSES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 OTHER_LENSES = ("is_fisheye", "ftheta_p0", "latlong", "equirectangular")
 """Keys by which instant-ngp marks a lens that is no pinhole."""
+MAX_ROUNDING = 1e-5
+"""Of a scene's extent: camera centres that fp32 would move by more are first brought to the origin."""
+MIN_EXTENT = 1e-5
+"""In world units: camera centres closer together than a file's decimals are those of a pure rotation."""
 EXTENSIONS = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 
 
@@ -40,6 +44,8 @@ class Scene:
     """[V, 10] fp64: fx, fy, cx, cy, w, h, k1, k2, p1, p2."""
     roles: np.ndarray | None
     """[V] str: the split that each frame is listed in, "" where in none; None without lists."""
+    digest: str
+    """Of the files' text and the sizes of the images, wherever they lie."""
 
 
 class _Frame(NamedTuple):
@@ -58,36 +64,61 @@ def is_scene(folder: Path) -> bool:
 
 
 def read_scene(folder: Path, split: str) -> Scene:
-    """The scene in a folder; of one that comes in a file for each split, the frames of training and of `split`."""
+    """The scene in a folder; of one that comes in a file for each split, the frames of training and of `split`.
+
+    A scene far from the origin (georeferenced ones are) is moved so that the mean camera centre of its first file, the one
+    that every split reads, is the origin: all splits of a scene agree on where it is.
+    """
     frames: list[_Frame] = []
     lists: dict[str, Any] = {}
+    digest = hashlib.sha256()
     listed = (folder / "transforms_train.json").is_file()
     if listed:
         for role in dict.fromkeys(("train", split)):
             path = folder / f"transforms_{SPLITS[role]}.json"
             if path.is_file():
-                frames += [frame._replace(role=role) for frame in _read_frames(path, _read_json(path))]
+                frames += [frame._replace(role=role) for frame in _read_frames(path, _read_json(path, digest))]
     else:
         path = folder / "transforms.json"
-        document = _read_json(path)
+        document = _read_json(path, digest)
         frames = _read_frames(path, document)
         lists = {
             role: document[f"{word}_filenames"] for role, word in SPLITS.items() if f"{word}_filenames" in document
         }
+    offset = _far_offset(np.stack([frame.c2w[:3, 3] for frame in frames if frame.role in ("", "train")]))
     frames.sort(key=lambda frame: frame.name)
-    for one, next_one in itertools.pairwise(frames):
-        if one.name == next_one.name:
-            raise UserError(f"{folder}: {one.name} is listed twice, and a target could be an input: list it once")
+    seen: dict[str, str] = {}
+    for frame in frames:
+        # By the file, since images/../images/0.png is another name for images/0.png.
+        for key in {frame.name, os.path.realpath(frame.file)}:
+            if key in seen:
+                raise UserError(
+                    f"{folder}: {frame.name} is listed twice (once as {seen[key]}), and a target could be an input: "
+                    "list it once"
+                )
+            seen[key] = frame.name
+        digest.update(f"{frame.name} {frame.file.stat().st_size}\n".encode())
     if lists:
         frames = _assign(path, frames, lists)
+    c2w = np.stack([frame.c2w for frame in frames])
+    c2w[:, :3, 3] -= offset
     return Scene(
         Path(os.path.abspath(folder)).name,
         tuple(frame.file for frame in frames),
         tuple(frame.name for frame in frames),
-        np.stack([frame.c2w for frame in frames]),
+        c2w.astype(np.float32),
         np.array([frame.camera for frame in frames]),
         np.array([frame.role for frame in frames]) if listed or lists else None,
+        digest.hexdigest(),
     )
+
+
+def _far_offset(centres: np.ndarray) -> np.ndarray:
+    """What to take from all camera centres: the mean of `centres` [V, 3] where the cast to fp32 would harm, else 0."""
+    mean = centres.mean(axis=0)
+    extent = np.abs(centres - mean).max()
+    rounding = np.abs(mean).max() * np.finfo(np.float32).eps
+    return mean if extent > MIN_EXTENT and rounding > MAX_ROUNDING * extent else np.zeros(3)
 
 
 def _assign(path: Path, frames: Sequence[_Frame], lists: Mapping[str, Any]) -> list[_Frame]:
@@ -106,13 +137,15 @@ def _assign(path: Path, frames: Sequence[_Frame], lists: Mapping[str, Any]) -> l
     return list(by_name.values())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, digest: hashlib._Hash) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        document = json.loads(text)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): mend or rewrite it") from None
     if not isinstance(document, dict) or not isinstance(document.get("frames"), list) or not document["frames"]:
         raise UserError(f"{path}: frames must be a list with at least one frame")
+    digest.update(f"{path.name} {len(text)}\n".encode() + text)
     return document
 
 
@@ -128,8 +161,8 @@ def _read_frames(path: Path, document: dict[str, Any]) -> list[_Frame]:
         frames.append(_Frame(_plain_name(entry["file_path"]), file, np.empty(0), camera))
     stacked = np.stack(matrices)
     check_poses(stacked, lambda i: f"{path}: frames[{i}].transform_matrix ({document['frames'][i]['file_path']})")
-    poses = opengl_to_opencv(stacked).astype(np.float32)
-    return [frame._replace(c2w=pose) for frame, pose in zip(frames, poses, strict=True)]
+    stacked[:, 3] = 0, 0, 0, 1
+    return [frame._replace(c2w=pose) for frame, pose in zip(frames, opengl_to_opencv(stacked), strict=True)]
 
 
 def _matrix(value: Any, where: str) -> np.ndarray:

@@ -10,6 +10,7 @@ timed. `bench.engine.launch.run_isolated` runs `triangulate` in a process of its
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections import Counter
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 CONVENTION = "2 FLOPs per multiply-add; matrix products, convolutions, attention"
 TOLERANCE = 0.01
 """Largest relative distance between the counters."""
+PROGRESS_SHARES = 10
+"""Shares of a run that training FLOPs are averaged over where they depend on the progress."""
 
 COMPARED = frozenset(
     [
@@ -89,7 +92,10 @@ class FlopReport:
     """One forward pass in evaluation mode, as `FlopCounterMode` counts it."""
     training_per_sample: int
     """Forward and backward in training mode as executed: frozen parts make it less than three forwards, gradient
-    checkpointing more; the recomputed scores of a fused attention kernel are not in it."""
+    checkpointing more; the recomputed scores of a fused attention kernel are not in it. The model's auxiliary loss is;
+    where its work changes with the progress (a distillation that stops), this is the mean over the run by time, from the
+    middles of ten equal shares of it. The task's loss is not: a network that it runs on the outputs (a perceptual loss)
+    costs every arm the same and is left out."""
     counters: dict[str, int | None]
     """Forward FLOPs per sample by ``torch``, ``fvcore`` and ``closed_form`` (None: the model offers no ``flops``)."""
     other_operators: dict[str, int] = field(default_factory=dict)
@@ -182,7 +188,7 @@ def _count(
             "for the operator, or list it as `negligible`"
         )
     by_torch = _torch(lambda: model(**inputs))
-    training = _torch(lambda: _train_once(model, batch, inputs))
+    training = _training(model, batch, inputs)
     closed_form = getattr(model, "flops", None)
     if closed_form is None and require_closed_form:
         raise UserError(
@@ -223,7 +229,21 @@ def _torch(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def _train_once(model: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+def _training(model: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> float:
+    """FLOPs of a training step, averaged over the run where they depend on the progress."""
+    parameters = inspect.signature(getattr(model, "auxiliary_loss", lambda: None)).parameters
+    if "progress" not in parameters:
+        return _torch(lambda: _train_once(model, batch, inputs))
+
+    def count(progress: float) -> int:
+        return _torch(lambda: _train_once(model, batch, inputs, progress=progress))
+
+    first, *between, last = ((share + 0.5) / PROGRESS_SHARES for share in range(PROGRESS_SHARES))
+    ends = count(first), count(last)
+    return ends[0] if ends[0] == ends[1] else (sum(ends) + sum(map(count, between))) / PROGRESS_SHARES
+
+
+def _train_once(model: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[str, Tensor], **position: float) -> None:
     """Forward and backward in training mode; any scalar that every output flows into stands for the task's loss."""
     model.train()
     try:
@@ -231,7 +251,7 @@ def _train_once(model: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[s
         terms = [output.float().sum() for output in _tensors(outputs) if output.requires_grad]
         auxiliary_loss = getattr(model, "auxiliary_loss", None)
         if auxiliary_loss is not None:
-            terms.append(auxiliary_loss(batch, outputs))
+            terms.append(auxiliary_loss(batch, outputs, **position))
         if terms:
             torch.stack([term.reshape(()) for term in terms]).sum().backward()
     finally:

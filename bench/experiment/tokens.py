@@ -1,7 +1,10 @@
 """Tokens behind every block of the trained arms: how large they are, and what their principal components look like.
 
 Transformers that see images may grow a few tokens of enormous norm, or a grid. Both are found by looking: a block is every
-entry of a ``ModuleList`` that gives a tensor of tokens, [..., T, D], whatever the architecture.
+entry of a ``ModuleList`` that gives a tensor of tokens, [..., T, D], whatever the architecture; networks that were trained
+elsewhere, which stand under ``image_encoder``, are left out. An architecture whose sequences hold more than patches may
+offer ``token_parts(stack, tokens, patches)``: from a stack's name, its tokens [N, T, D] and the number of patches of an image
+to the parts by name, [N', T', D] each. Parts are measured apart, and only ``inputs`` and ``targets`` are painted.
 """
 
 from __future__ import annotations
@@ -32,14 +35,18 @@ PICTURES = 3
 """Samples whose principal components are painted."""
 TILE = 96
 """Least edge of a painted tile in pixels."""
+PATCHES = ("inputs", "targets")
+"""The parts of a sequence that end with the patches of an image."""
+TRAINED_ELSEWHERE = frozenset({"image_encoder", "repa_projector"})
+"""Submodules that are not looked into."""
 
 
 def diagnose(folder: Path, *, console: Console, cache_dir: Path) -> dict[str, Any]:
     """Measure the first finished run of every arm in `folder`; write ``tokens/`` with the numbers and a picture each.
 
     Returns:
-        Arm -> stack of blocks -> one record a block: ``block``, and the ``median``, 99 % quantile ``p99`` and ``maximum``
-        of the tokens' L2 norms.
+        Arm -> stack of blocks (``STACK.PART`` where it has several parts) -> one record a block: ``block``, and the
+        ``median``, 99 % quantile ``p99`` and ``maximum`` of the tokens' L2 norms.
 
     Raises:
         UserError: the folder holds no finished run with its weights, or none whose blocks give tokens.
@@ -50,15 +57,14 @@ def diagnose(folder: Path, *, console: Console, cache_dir: Path) -> dict[str, An
         if run is None or not (run.folder / "checkpoint.safetensors").is_file():
             console.say(f"{arm.name}: left out, it has no finished run with its weights")
             continue
-        stacks, patches = _tokens(run, console, cache_dir)
+        stacks, grid, painted = _tokens(run, console, cache_dir)
         found[arm.name] = {
             stack: [{"block": index, **_norms(tokens)} for index, tokens in enumerate(blocks, start=1)]
             for stack, blocks in stacks.items()
         }
-        for stack, blocks in stacks.items():
-            if patches is not None:
-                picture = _components(blocks, patches)
-                write_bytes(folder / "tokens" / f"{arm.name}-{stack}.png", picture)
+        for stack in painted:
+            picture = _components(stacks[stack], grid)
+            write_bytes(folder / "tokens" / f"{arm.name}-{stack}.png", picture)
     if not any(found.values()):
         raise UserError(
             f"{folder}: holds no finished run with weights whose blocks give tokens; published results have no weights"
@@ -67,8 +73,12 @@ def diagnose(folder: Path, *, console: Console, cache_dir: Path) -> dict[str, An
     return found
 
 
-def _tokens(run: Run, console: Console, cache_dir: Path) -> tuple[dict[str, list[Tensor]], tuple[int, int] | None]:
-    """Tokens [N, T, D] behind each block of each stack for the first training samples, and the grid of patches."""
+def _tokens(run: Run, console: Console, cache_dir: Path) -> tuple[dict[str, list[Tensor]], tuple[int, int], list[str]]:
+    """Tokens [N, T, D] behind each block of each stack for the first training samples.
+
+    Returns:
+        The tokens, rows and columns of an image's patches, and the stacks whose sequences end with an image's patches.
+    """
     comparison = configuration.load(run.folder / "config.yaml")
     task: Task = resolve.make_task(comparison, cache_dir)
     with console.counting() as report:
@@ -82,8 +92,27 @@ def _tokens(run: Run, console: Console, cache_dir: Path) -> tuple[dict[str, list
     patch_size = getattr(getattr(model, "config", None), "patch_size", None)
     image = next((value for name, value in batch.items() if name.endswith("images")), None)
     if patch_size is None or image is None:
-        return stacks, None
-    return stacks, (image.shape[-2] // patch_size, image.shape[-1] // patch_size)
+        return stacks, (0, 0), []
+    grid = image.shape[-2] // patch_size, image.shape[-1] // patch_size
+    parts, painted = _parts(model, stacks, grid[0] * grid[1])
+    return parts, grid, painted
+
+
+def _parts(
+    model: nn.Module, stacks: dict[str, list[Tensor]], patches: int
+) -> tuple[dict[str, list[Tensor]], list[str]]:
+    """Each stack, or each part of its sequences where the model tells several apart; and those that can be painted."""
+    split = getattr(model, "token_parts", lambda stack, tokens, patches: {PATCHES[0]: tokens})
+    found: dict[str, list[Tensor]] = {}
+    painted: list[str] = []
+    for stack, blocks in stacks.items():
+        by_block = [split(stack, tokens, patches) for tokens in blocks]
+        for part in by_block[0]:
+            name = f"{stack}.{part}" if len(by_block[0]) > 1 else stack
+            found[name] = [parts[part] for parts in by_block]
+            if part in PATCHES and all(tokens.shape[1] >= patches for tokens in found[name]):
+                painted.append(name)
+    return found, painted
 
 
 @contextmanager
@@ -100,7 +129,7 @@ def _watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList):
+        if isinstance(module, nn.ModuleList) and TRAINED_ELSEWHERE.isdisjoint(name.split(".")):
             handles += [block.register_forward_hook(keep(name)) for block in module]
     try:
         yield stacks

@@ -39,6 +39,12 @@ def training_notices(config: NVSConfig) -> Iterator[str]:
             "task.evaluation_index is not set: the views of test clips are drawn as in training, and the scores are not "
             "those of the published protocol"
         )
+    counts = {*range(config.fewest_input_views, config.input_views + 1), *config.extra_input_views}
+    if config.frame == "inputs" and 1 in counts and len(counts) > 1:
+        yield (
+            "task.frame: inputs scales poses by the extent of the input cameras, and one camera has none: with 1 input lengths "
+            "are in the data's own unit, with more in another; compare 1 input with care, or set task.frame: none"
+        )
     if config.frame == "sample":
         yield "task.frame: sample places the input cameras by the target poses as well; inputs leaves those out"
 

@@ -34,7 +34,7 @@ from bench.tasks import nvs_batches as batches
 from bench.tasks.leakage import evaluation_notice, training_notices
 from bench.tasks.nvs_batches import Chosen
 from bench.tasks.nvs_config import LOSS_WEIGHTS, OWN_FRAME, PRESETS, NVSConfig
-from bench.tasks.nvs_data import Source, check_split
+from bench.tasks.nvs_data import Source, check_disjoint, check_split, misfit
 from bench.tasks.nvs_references import Reference, references_of
 from bench.tasks.views import mask_inputs, mix_inputs, permute_input_views, scramble_masked_views
 
@@ -127,6 +127,14 @@ class NovelViewSynthesis:
         else:
             for split in ("train", "test"):
                 self._split(split, progress)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of the data of the splits that were opened so far, wherever they lie; of data that have one."""
+        return {name: split.fingerprint for name, split in self._splits.items() if hasattr(split, "fingerprint")}
+
+    def pretrained_parts(self) -> list[dict[str, Any]]:
+        """Weights trained elsewhere that the training loss reads and that no package of this environment holds."""
+        return [self._loss_network.identity()] if self.config.perceptual_loss == "gs-lrm" else []
 
     def training_size(self) -> int:
         """Number of training scenes."""
@@ -345,8 +353,13 @@ class NovelViewSynthesis:
             lines = list(getattr(opened, "notices", ()))
             if split in FINAL_SPLITS:
                 for count in (self.config.input_views, *self.config.extra_input_views):
-                    views = self._evaluated(opened, split, np.arange(len(opened)), count)
+                    try:
+                        views = self._evaluated(opened, split, np.arange(len(opened)), count)
+                    except (ValueError, UserError) as error:
+                        field = "extra_input_views" if self.config.extra_input_views else "input_views"
+                        raise misfit(field, error, split) from error
                     lines += evaluation_notice(split, views.inputs, views.targets)
+            check_disjoint({**self._splits, split: opened})
             self._notices += lines
             self._splits[split] = opened
         return self._splits[split]

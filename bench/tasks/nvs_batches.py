@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.arrays import ArraySplit
+from bench.data.multiview import Views
 from bench.tasks.nvs_data import in_frame
 from bench.tasks.views import synthetic_views
 
@@ -37,7 +39,7 @@ def gather(config: NVSConfig, data: MultiViewSplit, views: Chosen, mask: np.ndar
 
     `mask` [B, Vi] bool says which input views are there; all by default.
     """
-    given, wanted = data.load(views.scenes, views.inputs), data.load(views.scenes, views.targets)
+    given, wanted = _load(data, views)
     input_c2w, target_c2w = in_frame(config.frame, given.c2w, wanted.c2w, mask)
     batch: Batch = {}
     _add(batch, "input", given.rgb, input_c2w, given.intrinsics)
@@ -45,6 +47,25 @@ def gather(config: NVSConfig, data: MultiViewSplit, views: Chosen, mask: np.ndar
     if config.varies_inputs:
         batch["input_mask"] = torch.from_numpy(np.ones(views.inputs.shape, bool) if mask is None else mask)
     return batch
+
+
+def _load(data: MultiViewSplit, views: Chosen) -> tuple[Views, Views]:
+    """Inputs and targets, in one call, and none of a sample's views twice (masked inputs repeat the first one)."""
+    if isinstance(data, ArraySplit):
+        # Nothing is decoded: reading a view again costs no more than copying it.
+        return data.load(views.scenes, views.inputs), data.load(views.scenes, views.targets)
+    together = np.concatenate([views.inputs, views.targets], axis=1)
+    sample = np.repeat(np.arange(len(together)), together.shape[1])
+    pairs, place = np.unique(np.stack([sample, together.ravel()]), axis=1, return_inverse=True)
+    place = place.reshape(together.shape)
+    if pairs.shape[1] == together.size:
+        read = data.load(views.scenes, together)
+        read = Views(*(part.reshape(-1, *part.shape[2:]) for part in read))
+        place = np.arange(together.size).reshape(together.shape)
+    else:
+        read = Views(*(part[:, 0] for part in data.load(views.scenes[pairs[0]], pairs[1][:, None])))
+    inputs, targets = np.split(place, [views.inputs.shape[1]], axis=1)
+    return Views(*(part[inputs] for part in read)), Views(*(part[targets] for part in read))
 
 
 def synthetic(config: NVSConfig, batch_size: int, seed: int) -> Batch:

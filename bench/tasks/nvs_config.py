@@ -12,10 +12,18 @@ from bench.metrics import perceptual
 
 DATA = ("scenes", "re10k", "objects", "transforms")
 FRAMES = ("auto", "none", "inputs", "sample")
+SCENE_RULES = ("published", "any-shape", "none")
 PERCEPTUAL_LOSSES = ("none", "gs-lrm", "st-lpips", "lpips-vgg", "lpips-alex")
 
 OWN_FRAME = {"scenes": "none", "objects": "none", "re10k": "inputs", "transforms": "inputs"}
 """What ``frame: auto`` comes to: rendered scenes and objects stand in one bounded frame, recordings do not."""
+
+OF_ONE_DATA = {
+    "re10k": ("evaluation_index", "scene_rules", "min_gap", "max_gap"),
+    "objects": ("object_views", "field_of_view"),
+    "transforms": ("neighbours",),
+}
+"""Options that only one kind of data has."""
 
 LOSS_WEIGHTS = {"scenes": 0.5, "re10k": 0.5, "transforms": 0.5, "objects": 1.0}
 """Weight of the perceptual loss where none is given: LVSM's for scenes and for objects."""
@@ -42,6 +50,17 @@ class NVSConfig:
     """``re10k`` only: JSON file that fixes inputs and targets of the test scenes."""
     clean_evaluation: bool = False
     """With an evaluation index: leave out the scenes that have a target among their inputs, at any scored number of them."""
+    scene_rules: str = "published"
+    """``re10k`` only: which training clips are left out. By pixelSplat's rules (``published``), by those but for the size of the
+    images (``any-shape``), or none but the shortest (``none``: as LVSM does)."""
+    min_gap: int = 25
+    """``re10k`` only: fewest frames from the first input of a training sample to the last; shorter clips are left out."""
+    max_gap: int = 192
+    """``re10k`` only: most frames from the first input to the last."""
+    object_views: int = 32
+    """``objects`` only: renders of every object."""
+    field_of_view: float = 49.1
+    """``objects`` only: of the renders, vertically, in degrees."""
     neighbours: int | None = None
     """``transforms`` only: draw a sample's views among so many cameras nearest to its first target; null: from all."""
     frame: str = "auto"
@@ -92,12 +111,15 @@ class NVSConfig:
             elif "int" in field.type and not field.type.startswith("tuple"):
                 if not (_is_count(value, 1) or (value is None and "None" in field.type)):
                     raise UserError(f"task.{field.name} must be a whole number of at least 1, got {value!r}")
+            elif field.type == "str | None" and value == "":
+                raise UserError(f"task.{field.name} is empty: give a path, or null for none")
             elif field.type == "bool" and not isinstance(value, bool):
                 raise UserError(f"task.{field.name} must be true or false, got {value!r}")
         if self.image_size < 16:
             raise UserError(f"task.image_size must be at least 16, got {self.image_size}")
         _one_of("data", self.data, DATA)
         _one_of("frame", self.frame, FRAMES)
+        _one_of("scene_rules", self.scene_rules, SCENE_RULES)
         _one_of("perceptual", self.perceptual, perceptual.CHOICES)
         self._check_data()
         self._check_views()
@@ -109,14 +131,18 @@ class NVSConfig:
                 f"task.data_path is {self.data_path!r}, but task.data: scenes are rendered; set task.data to "
                 f"{', '.join(DATA[1:-1])} or {DATA[-1]}"
             )
-        if self.data != "re10k" and self.evaluation_index is not None:
-            raise UserError(f"task.evaluation_index: only re10k has one, task.data is {self.data}; leave it out")
+        for data, names in OF_ONE_DATA.items():
+            for name in names if data != self.data else ():
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise UserError(f"task.{name}: only {data} has it, task.data is {self.data}; leave it out")
+        if self.min_gap > self.max_gap:
+            raise UserError(f"task.min_gap must be at most task.max_gap, {self.max_gap}, got {self.min_gap}")
+        if not (_is_number(self.field_of_view) and 0 < self.field_of_view < 180):
+            raise UserError(f"task.field_of_view must be between 0 and 180 degrees, got {self.field_of_view!r}")
         if self.clean_evaluation and self.evaluation_index is None:
             raise UserError(
                 "task.clean_evaluation needs task.evaluation_index: without one no target is among the inputs"
             )
-        if self.data != "transforms" and self.neighbours is not None:
-            raise UserError(f"task.neighbours: only transforms has it, task.data is {self.data}; leave it out")
         if self.data != "scenes" and self.ood:
             raise UserError(f"task.ood must be false: only scenes have that split, task.data is {self.data}")
 
@@ -133,9 +159,7 @@ class NVSConfig:
     def _check_loss(self) -> None:
         kind, weight = self.perceptual_loss, self.perceptual_loss_weight
         _one_of("perceptual_loss", kind, PERCEPTUAL_LOSSES)
-        if weight is not None and not (
-            isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < float("inf")
-        ):
+        if weight is not None and not (_is_number(weight) and 0 <= weight < float("inf")):
             raise UserError(f"task.perceptual_loss_weight must be 0 or more, got {weight!r}")
         if kind == "none" and weight:
             raise UserError(
@@ -183,6 +207,10 @@ class NVSConfig:
 
 def _is_count(value: Any, smallest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_of(field: str, value: str, known: Collection[str]) -> None:

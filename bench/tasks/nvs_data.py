@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from bench.data import scenes
 from bench.data.cameras import SceneFrame, check_poses
@@ -53,7 +57,7 @@ class Source:
             return scenes.open_split(config.scene_spec, split, self._cache_dir)
         opened = self._read(split, report)
         limit = config.scene_limit(split)
-        return opened if limit is None or limit >= len(opened) else First(opened, limit)
+        return opened if limit is None or limit >= len(opened) else First(opened, limit, split)
 
     @property
     def _root(self) -> Path:
@@ -69,9 +73,16 @@ class Source:
 
     def _read(self, split: str, report: Progress | None) -> MultiViewSplit:
         config, root = self._config, self._root
+        # Where training shares the cores with decoding, no more threads than the comparison was given.
+        workers = None if torch.cuda.is_available() else torch.get_num_threads()
         if config.data == "re10k":
-            from bench.data.re10k import open_re10k
+            from bench.data.re10k import SceneRules, open_re10k
 
+            rules = {
+                "published": SceneRules(),
+                "any-shape": SceneRules(shape=None),
+                "none": SceneRules(None, None, None),
+            }
             index = Path(config.evaluation_index).expanduser() if config.evaluation_index and split == "test" else None
             return open_re10k(
                 root,
@@ -80,27 +91,54 @@ class Source:
                 cache_dir=self._cache_dir,
                 evaluation_index=index,
                 clean_for=(config.input_views, *config.extra_input_views) if config.clean_evaluation and index else (),
+                rules=rules[config.scene_rules],
+                min_gap=config.min_gap,
+                max_gap=config.max_gap,
                 validation_scenes=config.scene_limit("validation") or ENDLESS["validation"],
+                workers=workers,
                 report=report,
             )
         if config.data == "objects":
             from bench.data.objects import open_objects
 
-            return open_objects(root, split, image_size=config.image_size, limit=config.scene_limit(split))
+            return open_objects(
+                root,
+                split,
+                image_size=config.image_size,
+                views=config.object_views,
+                field_of_view=config.field_of_view,
+                limit=config.scene_limit(split),
+                workers=workers,
+                report=report,
+            )
         from bench.data.transforms import open_transforms
 
-        return open_transforms(root, split, image_size=config.image_size, neighbours=config.neighbours)
+        return open_transforms(
+            root,
+            split,
+            image_size=config.image_size,
+            neighbours=config.neighbours,
+            workers=workers,
+            report=report,
+        )
 
 
 class First:
     """The first scenes of a split; all else is as it was."""
 
-    def __init__(self, whole: MultiViewSplit, count: int) -> None:
-        """`count`: at most as many as `whole` has."""
+    def __init__(self, whole: MultiViewSplit, count: int, name: str) -> None:
+        """`count`: at most as many as `whole` has. `name`: the split's."""
         self._count = count
         self.sample_name, self.load = whole.sample_name, whole.load
         self.choose, self.choose_evaluation = whole.choose, whole.choose_evaluation
-        self.notices: tuple[str, ...] = tuple(getattr(whole, "notices", ()))
+        self.notices: tuple[str, ...] = (
+            *getattr(whole, "notices", ()),
+            f"{name}: only the first {count} of {len(whole)} scenes are used",
+        )
+        if hasattr(whole, "fingerprint"):
+            self.fingerprint = f"{whole.fingerprint}, first {count}"
+        if hasattr(whole, "scene_keys"):
+            self.scene_keys: Sequence[str] = whole.scene_keys[:count]
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -121,6 +159,30 @@ def in_frame(
     return found.apply(inputs), found.apply(targets)
 
 
+def misfit(field: str, error: Exception, name: str) -> UserError:
+    """What data say of views that do not fit, under the option that asked for them; they do not know which one it was."""
+    found = re.match(r"task\.(\w+): ", str(error))
+    told, line = (found[1], str(error)[found.end() :]) if found else ("", str(error))
+    if (told, field) == ("target_views", "input_views"):
+        field = told if name == "train" else "eval_targets"
+    return UserError(f"task.{field}: {line} in {name}")
+
+
+def check_disjoint(splits: Mapping[str, MultiViewSplit]) -> None:
+    """Refuse splits that share a scene, where they can tell.
+
+    Raises:
+        UserError: two do; names both and the first few scenes.
+    """
+    keys = {name: split.scene_keys for name, split in splits.items() if hasattr(split, "scene_keys")}
+    for one, other in itertools.combinations(keys, 2):
+        if shared := sorted(set(keys[one]) & set(keys[other])):
+            named = ", ".join(shared[:3]) + ", .." * (len(shared) > 3)
+            raise UserError(
+                f"task.data_path: {len(shared)} scenes are in both {one} and {other} ({named}); take them out of one"
+            )
+
+
 def check_split(name: str, split: MultiViewSplit, config: NVSConfig) -> None:
     """Look at the first scene of a split: does it fit the options and keep the contract of `MultiViewSplit`?
 
@@ -136,8 +198,8 @@ def check_split(name: str, split: MultiViewSplit, config: NVSConfig) -> None:
             inputs, _ = split.choose(first, first.astype(np.uint64), config.input_views, config.target_views)
         else:
             inputs, _ = split.choose_evaluation(first, config.input_views, config.eval_targets)
-    except ValueError as error:
-        raise UserError(f"task.input_views: {error} in {name}") from error
+    except (ValueError, UserError) as error:
+        raise misfit("input_views", error, name) from error
     rgb, c2w, intrinsics = split.load(first, inputs)
     if rgb.shape[2:] != (side, side, 3):
         raise UserError(f"task.image_size is {side}, but {name} has images of shape {rgb.shape[2:]}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.data.arrays import shuffled
-from bench.data.draws import below, stream
+from bench.data.draws import Salt, below, stream
 
 if TYPE_CHECKING:
     from bench.contracts import Batch
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def mix_inputs(draws: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Targets [B, Vt] drawn without replacement from all Vi + Vt views of each sample, inputs included."""
     chosen = np.concatenate([inputs, targets], axis=1)
-    again = shuffled(draws, chosen.shape[1], salt=2)[:, : targets.shape[1]]
+    again = shuffled(draws, chosen.shape[1], salt=Salt.TASK_TARGETS)[:, : targets.shape[1]]
     return np.take_along_axis(chosen, again, axis=1)
 
 
 def mask_inputs(draws: np.ndarray, fewest: int, input_views: int) -> np.ndarray:
     """[B, Vi] bool: the first n input views of each sample, n uniform in `fewest`..Vi by its draw alone."""
-    counts = fewest + below(stream(draws, salt=3, length=1), input_views - fewest + 1)
+    counts = fewest + below(stream(draws, salt=Salt.TASK_MASK, length=1), input_views - fewest + 1)
     return np.arange(input_views) < counts
 
 

@@ -109,10 +109,24 @@ class SelfCrossBlock(nn.Module):
         scene = scene + self.cross_attn(self.norm(scene), keys, values, *reading)
         return (scene + self.mlp(self.norm(scene))).view(x.shape)
 
-    def update_inputs(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, N, D] -> [B, N, D]: input tokens through the same self-attention and MLP, where streams share weights."""
-        x = x + self.self_attn(self.norm(x), mask)
-        return x + self.mlp(self.norm(x))
+
+class SharedInputBlock(nn.Module):
+    """Self-attention and MLP of a target block as a block of the input stream, where the streams share weights.
+
+    It has no weights of its own, and none of ``block``'s among its own; a module it is so that hooks see the stream.
+    """
+
+    block: SelfCrossBlock
+
+    def __init__(self, block: SelfCrossBlock) -> None:
+        super().__init__()
+        self.__dict__["block"] = block  # not by setattr, which would register it, and its weights, a second time
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `SelfBlock.forward`."""
+        block = self.block
+        x = x + block.self_attn(block.norm(x), mask)
+        return x + block.mlp(block.norm(x))
 
 
 class CrossBlock(nn.Module):

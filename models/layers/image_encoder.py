@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.config import require_bool
-from models.layers.patches import TOKEN_STD
+from models.layers.patches import TOKEN_STD, resized
 from models.layers.precision import full_precision
 from models.layers.trained_networks import NETWORKS, AlexNet, VisionTransformer, digest, find_weights
 
@@ -42,7 +42,7 @@ class ImageEncoderConfig:
     """Keep the weights as they are: they are then no parameters of the model and not in its state dict."""
     input_size: int | None = None
     """With ``resize: features`` (and for alexnet always) the edge in pixels that images are resized to; 0: as they come;
-    None: 448, 512 for dinov3-b16, 224 for alexnet. With ``resize: image`` the size follows from the token grid."""
+    None: 448, 512 for dinov3-b16, 336 for pe-core-l14 (as it was trained), 224 for alexnet. With ``resize: image`` the size follows from the token grid."""
     resize: str = "image"
     """image: the image is resized so that the encoder's patches are the model's (448 px for 32 x 32 tokens and patch 14);
     features: the encoder runs at ``input_size``, its map is resized to the token grid (also called patch-interpolate).
@@ -67,11 +67,13 @@ class ImageEncoder(nn.Module):
     """A trained network as a source of features.
 
     Frozen, the network is hidden: its weights are not among ``parameters()`` nor in the state dict, ``train()`` leaves it
-    in evaluation mode, no gradient is kept for it, copies of the encoder share it, and it follows ``.to``. Otherwise it is
-    an ordinary submodule. It is cut off behind ``config.layer``. Under autocast it runs in the type of the rest.
+    in evaluation mode, no gradient is kept for it, and it follows ``.to``. Copies of the encoder (a model's average) share
+    it, also once they have been moved: one network for all that are on one device in one type. Otherwise it is an ordinary
+    submodule. It is cut off behind ``config.layer``. Under autocast it runs in the type of the rest.
     """
 
     network: VisionTransformer | AlexNet
+    _shared: _Shared
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         """Build the network and load its weights, on the CPU; without weights on the meta device.
@@ -100,6 +102,7 @@ class ImageEncoder(nn.Module):
             network.to("meta").make_traceable()
         if config.frozen:
             self.__dict__["network"] = network.eval().requires_grad_(False)  # not by setattr, which would register it
+            self._shared = _Shared({_place(network): network})
         else:
             self.network = network
         self.channels = self.layer_channels([0])[0]
@@ -117,10 +120,10 @@ class ImageEncoder(nn.Module):
         Raises:
             ValueError: a size that the network cannot read, or ``input_size`` that contradicts the token grid.
         """
-        return self._maps(images, grid, [self.config.layer], "bilinear")[0]
+        return self._maps(images, grid, [self.config.layer])[0]
 
     def taps(
-        self, images: Tensor, grid: tuple[int, int], layers: Sequence[int], interpolation: str = "bilinear"
+        self, images: Tensor, grid: tuple[int, int], layers: Sequence[int], *, labels: bool = False
     ) -> tuple[Tensor, ...]:
         """Raw outputs of several layers in one pass.
 
@@ -128,7 +131,8 @@ class ImageEncoder(nn.Module):
             images: as in `forward`.
             grid: as in `forward`.
             layers: counted from 1, none behind ``config.layer``; no final norm.
-            interpolation: bilinear or bicubic, where the map is not on the grid already.
+            labels: resize as published for the labels of REPA: images by plain bicubic interpolation also where they
+                shrink (others are antialiased then), maps by bicubic instead of bilinear interpolation.
 
         Returns:
             [N, P, F] for each of ``layers``, in their order.
@@ -136,7 +140,7 @@ class ImageEncoder(nn.Module):
         last = self.config.layer or NETWORKS[self.config.name].blocks
         if not all(1 <= layer <= last for layer in layers):
             raise ValueError(f"image encoder: layers must be from 1 to {last}, got {list(layers)}")
-        return tuple(self._maps(images, grid, layers, interpolation))
+        return tuple(self._maps(images, grid, layers, labels=labels))
 
     def layer_channels(self, layers: Sequence[int]) -> list[int]:
         """Channels F of each of ``layers``, counted from 1; 0 is the last one."""
@@ -168,16 +172,19 @@ class ImageEncoder(nn.Module):
             "parameters": sum(weight.numel() for weight in self.network.parameters()),
         }
 
-    def _maps(self, images: Tensor, grid: tuple[int, int], layers: Sequence[int], interpolation: str) -> list[Tensor]:
+    def _maps(
+        self, images: Tensor, grid: tuple[int, int], layers: Sequence[int], *, labels: bool = False
+    ) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"image encoder: images must be [N, 3, H, W], got {list(images.shape)}")
         size = self._input_size((images.shape[-2], images.shape[-1]), grid)
         with torch.no_grad() if self.config.frozen else contextlib.nullcontext():
             with full_precision(images.device):
-                pixels = self.network.scaled(_resized(images.float(), size, "bicubic"))
+                pixels = self.network.scaled(resized(images.float(), size, "bicubic", antialias=not labels))
             found = self.network(pixels, sorted(set(layers)))
             by_layer = dict(zip(sorted(set(layers)), found, strict=True))
-            return [_resized(by_layer[layer], grid, interpolation).flatten(2).transpose(1, 2) for layer in layers]
+            maps = [resized(by_layer[layer], grid, "bicubic" if labels else "bilinear") for layer in layers]
+            return [found.flatten(2).transpose(1, 2) for found in maps]
 
     def _input_size(self, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which the network sees images of ``size``."""
@@ -202,10 +209,16 @@ class ImageEncoder(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageEncoder:
         super()._apply(fn, recurse)
         if self.config.frozen:
-            # Copies share the network, so it is not converted in place: one of them may go to another device alone.
-            weights = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.network.parameters()}
-            shared = {id(buffer): buffer for buffer in self.network.buffers()}
-            self.__dict__["network"] = copy.deepcopy(self.network, {**weights, **shared})._apply(fn)
+            # Not converted in place: a copy that shares the network may stay where it is. Where another copy went before,
+            # its network is taken over.
+            probe = fn(torch.empty(0, dtype=_place(self.network)[1], device=_place(self.network)[0]))
+            network = self._shared.get((probe.device, probe.dtype))
+            if network is None or network is self.network:
+                weights = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.network.parameters()}
+                buffers = {id(buffer): buffer for buffer in self.network.buffers()}
+                network = copy.deepcopy(self.network, {**weights, **buffers})._apply(fn)
+                self._shared[_place(network)] = network
+            self.__dict__["network"] = network
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ImageEncoder:
@@ -215,6 +228,21 @@ class ImageEncoder(nn.Module):
         memo[id(self)] = clone
         clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return clone
+
+
+class _Shared(weakref.WeakValueDictionary[tuple[torch.device, torch.dtype], nn.Module]):
+    """The networks that an encoder and its copies use, by where they are; each lives as long as one of them uses it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
+        return _Shared, ()  # in another process there is nobody to share with
+
+
+def _place(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    weight = next(network.parameters())
+    return weight.device, weight.dtype
 
 
 class FeatureFusion(nn.Module):
@@ -244,12 +272,3 @@ class FeatureFusion(nn.Module):
     def flops(self, tokens: int) -> int:
         """FLOPs for so many tokens; 2 per multiply-add."""
         return 2 * tokens * self.linear.in_features * self.linear.out_features
-
-
-def _resized(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """[N, C, h, w] to another height and width; shrinking is antialiased, enlarging is plain interpolation."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
-    with full_precision(maps.device):
-        return F.interpolate(maps.float(), size=size, mode=mode, align_corners=False, antialias=shrinks)

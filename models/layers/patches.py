@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.precision import full_precision
 
 TOKEN_STD = 0.02
 """Standard deviation of the initial weights of tokenisers and heads (LVSM, published code)."""
+
+
+def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches; raises ValueError where the size is not a multiple of the patch size."""
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"image height and width must be multiples of patch_size {patch_size}, got {height} x {width}: "
+            f"resize or crop the images, or choose another patch_size"
+        )
+    return height // patch_size, width // patch_size
+
+
+def resized(maps: Tensor, size: tuple[int, int], mode: str, *, antialias: bool = True) -> Tensor:
+    """[N, C, h, w] to another height and width, in fp32.
+
+    Enlarging is plain interpolation by ``mode`` (bilinear or bicubic); shrinking is too unless ``antialias``.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
+    with full_precision(maps.device):
+        return F.interpolate(maps.float(), size=size, mode=mode, align_corners=False, antialias=antialias and shrinks)
 
 
 def patchify(pixels: Tensor, patch_size: int) -> Tensor:
@@ -25,16 +48,11 @@ def patchify(pixels: Tensor, patch_size: int) -> Tensor:
         ValueError: H or W is not a multiple of the patch size.
     """
     *lead, channels, height, width = pixels.shape
-    p = patch_size
-    if height % p or width % p:
-        raise ValueError(
-            f"image height and width must be multiples of patch_size {p}, got {height} x {width}: "
-            f"resize or crop the images, or choose another patch_size"
-        )
-    n = len(lead)
-    grid = pixels.reshape(*lead, channels, height // p, p, width // p, p)
+    p, n = patch_size, len(lead)
+    rows, columns = patch_grid(height, width, p)
+    grid = pixels.reshape(*lead, channels, rows, p, columns, p)
     grid = grid.permute(*range(n), n + 1, n + 3, n + 2, n + 4, n)
-    return grid.reshape(*lead, (height // p) * (width // p), p * p * channels)
+    return grid.reshape(*lead, rows * columns, p * p * channels)
 
 
 def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:

@@ -35,7 +35,8 @@ class RepaConfig:
 
     teacher: ImageEncoderConfig
     """The frozen encoder; its ``layer`` stays 0, the pairs name the layers. Published: dinov2-b14 with resize: features,
-    input_size: 336, or dinov3-b16."""
+    input_size: 336, or dinov3-b16. Images reach it by plain bicubic interpolation, as published: not antialiased where they
+    are larger than it reads them."""
     pairs: tuple[tuple[int, int], ...] = ((8, 2),)
     """(teacher layer, model layer), both counted from 1."""
     on: str = "both"
@@ -114,7 +115,7 @@ class Repa(nn.Module):
         """The weighted distillation loss.
 
         Summed over streams and pairs, averaged over the view samples that are read: with 2 input and 6 target views the
-        targets carry three quarters of it. A view that ``input_mask`` leaves out counts for nothing.
+        targets carry three quarters of it. A view that ``input_mask`` leaves out counts for nothing, whatever it holds.
 
         Behind ``until`` the teacher does not run and the loss is 0, as 0 times the projectors' weights: they then still
         receive a gradient, of zero, without which DistributedDataParallel would wait for them. So no parameter is ever
@@ -138,17 +139,18 @@ class Repa(nn.Module):
         for stream in self.streams:
             images = batch[f"{stream}_images"]
             mask = batch.get("input_mask") if stream == "input" else None
-            there = images.new_ones(images.shape[:2], dtype=torch.float32) if mask is None else mask.float()
+            there = images.new_ones(images.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+            if mask is not None:
+                images = images.masked_fill(~there[:, :, None, None, None], 0)
             views.append(there.sum())
-            sums += [(distance * there).sum() for distance in self._distances(stream, images, outputs)]
+            sums += [torch.where(there, distance, 0).sum() for distance in self._distances(stream, images, outputs)]
         return self.config.weight * torch.stack(sums).sum() / torch.stack(views).sum()
 
     def _distances(self, stream: str, images: Tensor, outputs: Mapping[str, Tensor]) -> list[Tensor]:
         """[B, V] for each pair: distance of projected tokens and labels, averaged over the patches."""
         tapped = [_tokens(outputs, f"repa.{stream}.{model}") for _, model in self.config.pairs]
         grid = _grid(tapped[0].shape[2], images.shape[-2], images.shape[-1])
-        # bicubic, as published for the labels
-        labels = self.teacher.taps(images.flatten(0, 1), grid, self.teacher_layers, interpolation="bicubic")
+        labels = self.teacher.taps(images.flatten(0, 1), grid, self.teacher_layers, labels=True)
         by_layer = dict(zip(self.teacher_layers, labels, strict=True))
         distances = []
         for (teacher, model), tokens in zip(self.config.pairs, tapped, strict=True):

@@ -33,6 +33,8 @@ class Network(NamedTuple):
     """What is known of a network before it is built."""
 
     blocks: int
+    patch_size: int
+    """Edge of a patch in pixels; 0: it has none."""
     input_size: int
     """Edge of the images with ``resize: features``, where the configuration names none."""
     timm: str = ""
@@ -40,11 +42,11 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "dinov2-b14": Network(12, 448, "vit_base_patch14_dinov2.lvd142m"),
-    "dinov2-l14": Network(24, 448, "vit_large_patch14_dinov2.lvd142m"),
-    "dinov3-b16": Network(12, 512, "vit_base_patch16_dinov3.lvd1689m"),
-    "pe-core-l14": Network(24, 448, "vit_pe_core_large_patch14_336.fb"),
-    "alexnet": Network(5, 224),
+    "dinov2-b14": Network(12, 14, 448, "vit_base_patch14_dinov2.lvd142m"),
+    "dinov2-l14": Network(24, 14, 448, "vit_large_patch14_dinov2.lvd142m"),
+    "dinov3-b16": Network(12, 16, 512, "vit_base_patch16_dinov3.lvd1689m"),
+    "pe-core-l14": Network(24, 14, 336, "vit_pe_core_large_patch14_336.fb"),
+    "alexnet": Network(5, 0, 224),
 }
 
 
@@ -61,8 +63,7 @@ class VisionTransformer(nn.Module):
 
         network: Any = timm.create_model(NETWORKS[name].timm, pretrained=False, dynamic_img_size=True)
         self.timm = network
-        self.patch_size: int = network.patch_embed.patch_size[0]
-        self.smallest = self.patch_size
+        self.patch_size = self.smallest = NETWORKS[name].patch_size
         self.channels: list[int] = [network.embed_dim] * len(network.blocks)
         for constant in ("mean", "std"):
             values = torch.tensor(network.pretrained_cfg[constant])[:, None, None]

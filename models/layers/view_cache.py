@@ -82,23 +82,29 @@ class ViewCache:
         """The cache without one view, counted from 0: the same as if it had never been there.
 
         Raises:
-            ValueError: there is no such view, it is the last one, or views that were encoded together depend on one
-                another.
+            ValueError: there is no such view, it is the last one of a scene (which is read back from the device where
+                views are masked), or views that were encoded together depend on one another.
         """
         self._require_incremental("remove")
-        if not 0 <= view < self.num_views:
-            raise ValueError(f"view must be in 0..{self.num_views - 1}, got {view}: the cache holds no such view")
+        if isinstance(view, bool) or not isinstance(view, int) or not 0 <= view < self.num_views:
+            raise ValueError(f"view must be in 0..{self.num_views - 1}, got {view!r}: the cache holds no such view")
         if self.num_views == 1:
             raise ValueError(f"view {view} is the only one: encode another view first, nothing renders without one")
 
         def without(tensor: Tensor, tokens: int) -> Tensor:
             return torch.cat([tensor[:, : view * tokens], tensor[:, (view + 1) * tokens :]], dim=1)
 
+        mask = None if self.view_mask is None else without(self.view_mask, 1)
+        if mask is not None and not mask.any(1).all():
+            scene = mask.any(1).tolist().index(False)
+            raise ValueError(
+                f"without view {view} scene {scene} has none left: append another view first, nothing renders without one"
+            )
         return replace(
             self,
             keys=tuple(without(keys, self._tokens) for keys in self.keys),
             values=tuple(without(values, self._tokens) for values in self.values),
-            view_mask=None if self.view_mask is None else without(self.view_mask, 1),
+            view_mask=mask,
             num_views=self.num_views - 1,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.layers.patches import resized
 from models.layers.rays import plucker_rays
 
 IMAGE_CHANNELS = 9
@@ -17,7 +18,13 @@ POSE_CHANNELS = 6
 
 
 def input_pixels(
-    images: Tensor, c2w: Tensor, intrinsics: Tensor, mask: Tensor | None = None, *, rgb: bool = True
+    images: Tensor,
+    c2w: Tensor,
+    intrinsics: Tensor,
+    mask: Tensor | None = None,
+    *,
+    rgb: bool = True,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Input views as the tokeniser reads them.
 
@@ -27,9 +34,10 @@ def input_pixels(
         intrinsics: (fx, fy, cx, cy) in pixels, [B, V, 4].
         mask: True where a view is there, [B, V] bool; None where all are.
         rgb: whether the pixels hold colour.
+        size: another height and width to make them at: images are resized, bicubic, and intrinsics scaled alike.
 
     Returns:
-        [B, V, 9, H, W] fp32: RGB scaled to -1..1, moment, direction; without colour [B, V, 6, H, W].
+        [B, V, 9, H, W] fp32, or at ``size``: RGB scaled to -1..1, moment, direction; without colour [B, V, 6, H, W].
         Zero for a view that is not there: what stands in its place need not be a camera.
 
     Raises:
@@ -42,7 +50,14 @@ def input_pixels(
         raise ValueError(f"input_images has {images.shape[1]} views, input_c2w {c2w.shape[1]}: give one pose an image")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != images.shape[:2]):
         raise ValueError(f"input_mask must be bool {list(images.shape[:2])}, got {mask.dtype} {list(mask.shape)}")
-    pixels = plucker_rays(c2w, intrinsics, *images.shape[-2:])
+    height, width = images.shape[-2:]
+    if size is not None:
+        x, y = intrinsics.float().unflatten(-1, (2, 2)).unbind(-1)  # (fx, cx), (fy, cy)
+        intrinsics = torch.stack([x * (size[1] / width), y * (size[0] / height)], dim=-1).flatten(-2)
+        height, width = size
+        if rgb:
+            images = resized(images.flatten(0, 1), size, "bicubic").unflatten(0, images.shape[:2])
+    pixels = plucker_rays(c2w, intrinsics, height, width)
     if rgb:
         pixels = torch.cat([images.float() * 2 - 1, pixels], dim=2)
     return pixels if mask is None else pixels.masked_fill(~mask[:, :, None, None, None], 0)

@@ -236,6 +236,7 @@ def test_opengl_and_opencv_see_the_same_point() -> None:
         ),
         (lambda pose: pose.__setitem__((slice(3), 0), -pose[:3, 0]), "frame 2 is left-handed"),
         (lambda pose: pose.__setitem__(slice(None), pose.T.copy()), "frame 2 has a last row"),
+        (lambda pose: pose.__setitem__((3, 1), 1e-4), "frame 2 has a last row"),
     ],
 )
 def test_what_is_no_rigid_motion_is_refused(spoil, message: str) -> None:
@@ -245,6 +246,12 @@ def test_what_is_no_rigid_motion_is_refused(spoil, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         check_poses(c2w, lambda i: f"frame {i}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_last_row_may_be_rounded() -> None:
+    c2w = spread(np.random.default_rng(7), 2).astype(np.float64)
+    c2w[1, 3] += 1e-7, -1e-12, 0, 1e-7
+    check_poses(c2w, str)
 
 
 # ------------------------------------------------------------------------------------------------------------- lens

@@ -59,6 +59,19 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         decode(tmp_path / "absent.png")
 
 
+@pytest.mark.parametrize(
+    ("values", "format"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF"), (np.float32, "TIFF")]
+)
+def test_more_than_8_bits_are_refused(tmp_path: Path, values: type, format: str) -> None:
+    """Converted, they would be clipped to plain white or black."""
+    path = tmp_path / f"deep.{format.lower()}"
+    Image.fromarray(np.arange(12).reshape(3, 4).astype(values) * values(5000)).save(path, format)
+    with pytest.raises(UserError, match=rf"deep\.{format.lower()} has 16-bit, 32-bit or float pixels .* 8 bits"):
+        decode(path)
+    with pytest.raises(UserError, match="a frame has 16-bit"):
+        decode(path.read_bytes(), "a frame")
+
+
 # --- alpha --------------------------------------------------------------------------------------------------------
 
 

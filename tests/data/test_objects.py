@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,46 @@ def test_too_many_views_are_refused(full) -> None:
             choose()
 
 
+def test_an_object_in_two_splits_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "cube").symlink_to(root / "cube")
+    (tmp_path / "link").symlink_to(root / "cube")
+    (tmp_path / "test.json").write_text('["cube"]')
+    train = tmp_path / "train.json"
+    for text, shared in (
+        ('["chair", "cube"]', "share cube:"),
+        ('{"cube": "elsewhere"}', "share cube:"),
+        ('{"x": "chair", "y": "link"}', r"share cube \(there y, folder .*cube\)"),
+        (json.dumps({"z": str(root / "chair" / ".." / "cube")}), r"share cube \(there z"),
+    ):
+        train.write_text(text)
+        with pytest.raises(UserError, match=rf"test\.json and train\.json {shared}") as caught:
+            open_test(tmp_path)
+        assert "\n" not in str(caught.value)
+    train.write_text('{"chair": "chair"}')
+    assert open_test(tmp_path).uids == ("cube",)
+    with pytest.raises(UserError, match="split must be one of train, validation, test, got val"):
+        open_objects(tmp_path, "val", image_size=8)
+
+
+def test_the_fingerprint_is_that_of_what_is_held(root: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    first = open_test(root).fingerprint
+    assert open_test(moved).fingerprint == first
+    assert open_test(moved, image_size=24).fingerprint == first, "not of how it is read"
+    assert open_test(moved, limit=1).fingerprint != first
+    assert open_test(moved, views=4).fingerprint != first
+    Image.new("RGBA", (SIDE, SIDE)).save(moved / "chair" / "000.png")
+    assert open_test(moved).fingerprint != first
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_listing_tells_how_far_it_is(root: Path, limit: int | None) -> None:
+    told: list[tuple[str, int, int]] = []
+    open_test(root, limit=limit, report=lambda *progress: told.append(progress))
+    assert told == [("looking for the objects of test.json", done, 4) for done in (0, 4)]
+
+
 # ----------------------------------------------------------------------------------------------------------- mistakes
 
 
@@ -239,6 +280,9 @@ def test_too_many_views_are_refused(full) -> None:
         ('{"a": 3}', r"test.json must hold"),
         ('["a", 1]', r"test.json must hold"),
         ('["a"]', r"none of its 1 objects is complete.*in .*a: check"),
+        ('["a", "b", "a"]', r"test.json: a is listed twice"),
+        ('{"a": "x", "b": "y", "a": "z"}', r"test.json: a is listed twice"),
+        ('{"a": "x", "b": "y", "c": "y/../x"}', r"test.json: a and c have the same folder, .*x: list it once"),
     ],
 )
 def test_a_bad_index_is_one_line(tmp_path: Path, index: str | None, message: str) -> None:
@@ -252,7 +296,8 @@ def test_a_bad_index_is_one_line(tmp_path: Path, index: str | None, message: str
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (np.zeros((4, 3)), r"001.npy must hold floats of shape \[3, 4\], got float64 \[4, 3\]"),
+        (np.zeros((4, 3)), r"001.npy must hold floats of shape \[3, 4\] or \[4, 4\], got float64 \[4, 3\]"),
+        (np.eye(4)[[0, 1, 2, 2]], "001.npy: the matrix has a last row other than 0 0 0 1"),
         (np.full((3, 4), np.inf), "001.npy: the matrix is not finite"),
         (2 * np.eye(4)[:3], "001.npy: the matrix has a rotation"),
         (b"no array", "001.npy cannot be read"),
@@ -269,3 +314,25 @@ def test_a_bad_matrix_names_its_file(tmp_path: Path, stored, message: str) -> No
     split.load(np.array([0]), np.array([[0]]))
     with pytest.raises(UserError, match=message):
         split.load(np.array([0]), np.array([[0, 1]]))
+
+
+def test_a_matrix_may_have_its_last_row(tmp_path: Path) -> None:
+    """With what an inverse in fp32 leaves there; the pose has none of it."""
+    write_object(tmp_path / "a", views=2)
+    (tmp_path / "test.json").write_text('["a"]')
+    split = open_objects(tmp_path, "test", image_size=8, views=2)
+    before = split.load(np.array([0]), np.array([[0, 1]])).c2w
+    stored = np.load(tmp_path / "a" / "001.npy")
+    np.save(tmp_path / "a" / "001.npy", np.concatenate([stored, [[0, 1e-8, 0, 1 - 1e-7]]]))
+    np.testing.assert_array_equal(split.load(np.array([0]), np.array([[0, 1]])).c2w, before)
+
+
+def test_poses_stored_camera_to_world_are_refused(tmp_path: Path) -> None:
+    write_object(tmp_path / "a")
+    for view in range(VIEWS):
+        np.save(tmp_path / "a" / f"{view:03d}.npy", blender_look_at(camera_position(view))[:3])
+    (tmp_path / "test.json").write_text('["a"]')
+    split = open_test(tmp_path)
+    for view in range(VIEWS):
+        with pytest.raises(UserError, match=rf"the matrix of .*00{view}.npy looks away .* camera to world.*invert it"):
+            split.load(np.array([0]), np.array([[view]]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,7 @@ def test_rules_can_be_switched_off_and_gaps_changed(root: Path, cache: Path) -> 
 
 
 def test_published_rules_are_the_default(root: Path, cache: Path) -> None:
-    with pytest.raises(UserError, match="8 not of 360 x 640 pixels"):
+    with pytest.raises(UserError, match=r"all left out, 8 not of 360 x 640 pixels; set task\.scene_rules: none"):
         open_small(root, "train", cache, rules=None)
 
 
@@ -157,6 +159,29 @@ def test_the_largest_gap_is_kept_to(root: Path, cache: Path) -> None:
     assert (np.sort(targets, axis=1)[:, 1:] != np.sort(targets, axis=1)[:, :-1]).all()
 
 
+def test_ends_that_coincide_are_drawn_again(tmp_path: Path) -> None:
+    """A camera that waits for 50 frames and then walks: pairs of the first 50 frames have no baseline."""
+    waits, step = clip("waits", 80), clip("walks", 80)["cameras"]
+    waits["cameras"][:, 6:] = step[:1, 6:]
+    waits["cameras"][50:, 6:] = step[50:, 6:]
+    write_split(tmp_path / "train", [waits, clip("walks", 80)])
+    free, kept = (
+        open_small(tmp_path, "train", tmp_path / "cache", max_gap=26, rules=rules)
+        for rules in (SceneRules(None, None, None), RULES)
+    )
+    scenes, all_draws = np.zeros(2000, int), draws(2000)
+    (before, _), (after, targets) = (split.choose(scenes, all_draws, 2, 3) for split in (free, kept))
+    still = before[:, 1] < 50
+    assert 0.3 < still.mean() < 0.6
+    assert (after[:, 1] < 50).mean() < 0.01, "each of 8 tries fails in less than one of two cases"
+    assert np.array_equal(after[~still], before[~still]), "a pair that is good is kept"
+    assert ((targets > after[:, :1]) & (targets < after[:, 1:])).all()
+    alone = np.concatenate([kept.choose(scenes[:1], all_draws[[n]], 2, 3)[0] for n in range(50)])
+    assert np.array_equal(alone, after[:50])
+    ones = np.ones(2000, int)
+    assert np.array_equal(kept.choose(ones, all_draws, 2, 3)[0], free.choose(ones, all_draws, 2, 3)[0])
+
+
 def test_a_sample_depends_on_its_draw_alone(train: RE10KSplit) -> None:
     scenes, all_draws = np.arange(30) % 3, draws(30)
     inputs, targets = train.choose(scenes, all_draws, 3, 4)
@@ -223,13 +248,60 @@ def test_published_size_is_resized_and_cropped_as_published(tmp_path: Path) -> N
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     broken = clip("x", 30)
-    broken["images"][4] = broken["images"][4][:200]
+    broken["images"][4] = torch.cat([broken["images"][4][:200], broken["images"][4][-2:]])
     write_split(tmp_path / "train", [broken])
     split = open_small(tmp_path, "train", tmp_path / "cache")
     with pytest.raises(UserError, match=rf"frame 4 of scene x in .*{CHUNK} cannot be decoded"):
         split.load(np.array([0]), np.array([[3, 4]]))
     with pytest.raises(IndexError, match="views must be from 0 to 29"):
         split.load(np.array([0]), np.array([[3, 30]]))
+
+
+def test_images_that_were_cut_short_are_found_at_once_and_move_no_other(tmp_path: Path) -> None:
+    hurt, png = clip("hurt", 40), clip("png", 30)
+    hurt["images"][0] = torch.zeros(0, dtype=torch.uint8)
+    hurt["images"][4] = hurt["images"][4][:-1]
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 36)).save(buffer, "PNG")
+    png["images"] = [torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)] * 30
+    write_split(tmp_path / "train", [hurt, png, clip("whole", 30), clip("none", 1) | {"images": hurt["images"][:1]}])
+    split = open_small(tmp_path, "train", tmp_path / "cache")
+    assert names(split) == ["hurt", "png", "whole"]
+    assert split.notices == ("RealEstate10K train: 3 scenes; left out: 2 damaged images of 1 of these scenes",)
+    assert [split.sample_name(0, view) for view in (0, 2, 3)] == ["hurt/00001", "hurt/00003", "hurt/00005"]
+    views = split.load(np.array([0]), np.array([[3]]))
+    assert np.allclose(views.c2w[0, 0, :3, 3], [5 * 0.03, 0.01, 5 * 0.06], atol=1e-6), "frame 5 has its own camera"
+    # As in the converted tree.
+    convert(tmp_path, tmp_path / "tree", "train")
+    tree = open_small(tmp_path / "tree", "train", tmp_path / "cache")
+    assert (names(tree), tree.notices) == (names(split), split.notices)
+
+
+def test_files_that_a_tree_lacks_are_named_at_once(root: Path, cache: Path, tmp_path: Path) -> None:
+    convert(root, tmp_path, "train")
+    (tmp_path / "train/images/b60/00041.png").unlink()
+    with pytest.raises(UserError, match=r"images/b60/00041\.png is missing; convert the data again"):
+        open_small(tmp_path, "train", cache)
+    (tmp_path / "train/full_list.txt").unlink()
+    with pytest.raises(UserError, match=r"the conversion is unfinished .*run `isochron convert-re10k` again"):
+        open_small(tmp_path, "train", cache)
+
+
+def test_a_fingerprint_tells_data_apart_wherever_they_lie(root: Path, cache: Path, tmp_path: Path) -> None:
+    train = open_small(root, "train", cache)
+    shutil.copytree(root, tmp_path / "moved")
+    assert open_small(tmp_path / "moved", "train", tmp_path / "cache").fingerprint == train.fingerprint
+    assert open_small(root, "train", cache, rules=SceneRules(None, None, None)).fingerprint != train.fingerprint
+    one = write_evaluation(tmp_path / "one.json", t2=([2, 48], [3, 10, 30]))
+    two = write_evaluation(tmp_path / "two.json", t2=([2, 48], [3, 10, 31]))
+    scored = [open_small(root, "test", cache, evaluation_index=path).fingerprint for path in (one, two, one)]
+    assert scored[0] == scored[2] != scored[1]
+    other = [clip("b60", 60, scene=1, step=0.031), clip("c30", 30), clip("d27", 27, scene=2)]
+    same = [clip("b60", 60, scene=1), *other[1:]]
+    for name, chunk in (("other", other), ("same", same)):
+        write_split(tmp_path / name / "train", chunk)
+    found = [open_small(tmp_path / name, "train", cache).fingerprint for name in ("other", "same")]
+    assert found[0] != found[1], "one camera path differs"
 
 
 def test_a_split_travels_to_other_processes_without_its_images(train: RE10KSplit) -> None:
@@ -282,7 +354,7 @@ def test_more_inputs_are_spread_evenly_and_leak_more(root: Path, cache: Path, ev
     assert equal_to_inputs(inputs, targets).tolist() == [[True, False, False], [False, False, False]]
     assert equal_to_inputs(everything, targets[1:]).all()
     assert split.choose_evaluation(np.array([1]), 1, 3)[0].tolist() == [[0]]
-    with pytest.raises(UserError, match=r"task\.input_views must be at most 31, .* got 32"):
+    with pytest.raises(UserError, match="32 inputs do not fit the 31 frames from context to context"):
         split.choose_evaluation(np.array([1]), 32, 3)
 
 
@@ -342,7 +414,7 @@ def test_an_evaluation_index_of_another_form_is_refused(tmp_path: Path, content:
 
 def test_an_index_of_other_data_is_an_error(root: Path, cache: Path, tmp_path: Path) -> None:
     path = write_evaluation(tmp_path / "index.json", q=([0, 30], [1]), r=([0, 30], [1]))
-    with pytest.raises(UserError, match="no scene for the split test: 2 not in the data"):
+    with pytest.raises(UserError, match=r"no scene for the split test: all left out, 2 not in the data$"):
         open_small(root, "test", cache, evaluation_index=path)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.optimize import root as solve
 from scipy.spatial.transform import Rotation
 
-from bench.data.cameras import distort
+from bench.data.cameras import SceneFrame, distort
 from bench.data.transforms import open_transforms
 from bench.errors import UserError
 
@@ -111,8 +111,8 @@ def test_blender_layout(tmp_path: Path) -> None:
     test = open_transforms(tmp_path, "test", image_size=12)
     inputs, targets = test.choose_evaluation(np.arange(3), 2, 4)
     assert targets.shape == (3, 1)
-    assert [test.sample_name(i, targets[i, 0]) for i in range(3)] == [f"{tmp_path.name}/test/r_{i}" for i in range(3)]
-    assert all("/train/" in test.sample_name(i, view) for i in range(3) for view in inputs[i])
+    assert [test.sample_name(i, targets[i, 0]) for i in range(3)] == [f"test/r_{i}" for i in range(3)]
+    assert all("train/" in test.sample_name(i, view) for i in range(3) for view in inputs[i])
     rgb, _, intrinsics = test.load(np.arange(3), targets)
     assert (rgb == 255).all()
     focal = 12 / 2 / math.tan(angle / 2)
@@ -126,6 +126,56 @@ def test_the_image_may_be_smaller_than_the_camera_says(tmp_path: Path) -> None:
     write_scene(tmp_path, keys={"w": 4 * WIDTH, "h": 4 * HEIGHT, "fl_x": 200, "fl_y": 200, "cx": 80, "cy": 64})
     intrinsics = everything(open_transforms(tmp_path, "train", image_size=32)).intrinsics
     np.testing.assert_allclose(intrinsics[0, 0], [50, 50, 16, 16])
+
+
+def shift(path: Path, by: np.ndarray, scale: float = 1.0) -> None:
+    """Move the cameras of a file, scaled, to another place."""
+    document = json.loads(path.read_text())
+    for frame in document["frames"]:
+        for row, offset in zip(frame["transform_matrix"], by, strict=False):
+            row[3] = scale * row[3] + offset
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("scale", [100.0, 1.0])
+def test_a_georeferenced_scene_keeps_its_parallax(tmp_path: Path, scale: float) -> None:
+    """UTM coordinates: in fp32 neighbouring northings are half a metre apart. All splits move by one and the same offset."""
+    far = np.array([452300, 5411800, 0])
+    for name in ("near", "far"):
+        write_scene(tmp_path / name)
+        document = json.loads((tmp_path / name / "transforms.json").read_text())
+        (tmp_path / name / "transforms.json").unlink()
+        for word, part in (("train", slice(0, 9)), ("val", slice(9, 12)), ("test", slice(12, 16))):
+            path = tmp_path / name / f"transforms_{word}.json"
+            path.write_text(json.dumps({**document, "frames": document["frames"][part]}))
+            shift(path, far if name == "far" else np.zeros(3), scale)
+    offsets = []
+    for name in ("train", "validation", "test"):
+        near, moved = (
+            everything(open_transforms(tmp_path / folder, name, image_size=16)).c2w.astype(np.float64)
+            for folder in ("near", "far")
+        )
+        np.testing.assert_array_equal(near[..., :3, :3], moved[..., :3, :3])
+        between = near[..., :3, 3] - moved[..., :3, 3]
+        np.testing.assert_allclose(between, between[:, :1].repeat(between.shape[1], 1), atol=1e-6 * scale)
+        offsets.append(between[0, 0])
+    assert np.abs(moved[..., :3, 3]).max() < 3 * scale
+    np.testing.assert_allclose(offsets, [offsets[0]] * 3, atol=1e-6 * scale)
+
+
+def test_a_pure_rotation_stays_where_it_is(tmp_path: Path) -> None:
+    """What the last decimals leave between its cameras must not become the scene's extent."""
+    write_scene(tmp_path)
+
+    def edit(document: dict[str, Any]) -> None:
+        for number, entry in enumerate(document["frames"]):
+            for row in entry["transform_matrix"][:3]:
+                row[3] = 7 + 1e-7 * number
+
+    change(tmp_path, edit)
+    c2w = everything(open_transforms(tmp_path, "train", image_size=16)).c2w[0]
+    np.testing.assert_allclose(c2w[:, :3, 3], 7, atol=1e-5)
+    assert SceneFrame.of(c2w).scale == 1
 
 
 # --------------------------------------------------------------------------------------------------------------- lens
@@ -150,7 +200,7 @@ def photograph(camera: dict[str, float], width: int, height: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("k1", [-0.12, 0.12])
-@pytest.mark.parametrize("image_size", [48, 16])
+@pytest.mark.parametrize("image_size", [48, 25, 16])
 def test_a_distorted_photograph_becomes_what_a_pinhole_sees(tmp_path: Path, k1: float, image_size: int) -> None:
     """Also where the photograph is averaged down first, and where the focal length must grow."""
     camera = {
@@ -272,6 +322,39 @@ def test_neighbours_keeps_to_the_nearest_cameras(tmp_path: Path) -> None:
         test.choose_evaluation(np.array([0]), 5, 1)
 
 
+def test_the_name_of_the_folder_changes_nothing(tmp_path: Path) -> None:
+    write_scene(tmp_path / "one")
+    before = open_transforms(tmp_path / "one", "test", image_size=16)
+    (tmp_path / "one").rename(tmp_path / "other")
+    after = open_transforms(tmp_path / "other", "test", image_size=16)
+    items = np.arange(len(before))
+    for one, other in zip(before.choose_evaluation(items, 5, 1), after.choose_evaluation(items, 5, 1), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert before.sample_name(0, 3) == after.sample_name(0, 3) == "images/0003"
+    assert before.fingerprint == after.fingerprint
+
+
+def test_the_fingerprint_is_that_of_what_is_held(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    prints = {name: open_transforms(tmp_path, name, image_size=16).fingerprint for name in ("train", "test")}
+    assert prints["train"] != prints["test"]
+    assert open_transforms(tmp_path, "test", image_size=8).fingerprint == prints["test"], "not of how it is read"
+    image = tmp_path / "images/0003.png"
+    image.write_bytes(image.read_bytes() + b" ")
+    other_image = open_transforms(tmp_path, "test", image_size=16).fingerprint
+    change(tmp_path, lambda document: document.update(fl_x=51.0))
+    assert len({prints["test"], other_image, open_transforms(tmp_path, "test", image_size=16).fingerprint}) == 3
+
+
+def test_reading_tells_how_far_it_is(tmp_path: Path) -> None:
+    for number in range(12):
+        write_scene(tmp_path / f"scene-{number}", count=4)
+    told: list[tuple[str, int, int]] = []
+    open_transforms(tmp_path, "train", image_size=16, report=lambda *progress: told.append(progress))
+    assert told[0] == ("reading transforms.json", 0, 12)
+    assert told[1:] == [("reading transforms.json", done, 10) for done in range(1, 11)]
+
+
 # ----------------------------------------------------------------------------------------------------------- mistakes
 
 
@@ -306,6 +389,10 @@ MISTAKES = {
     "ngp fisheye": (lambda d: d.update(is_fisheye=True), r"is_fisheye is set"),
     "k3": (lambda d: d.update(k3=0.1), r"k3 is 0.1, but only k1, k2, p1, p2"),
     "twice": (frame(lambda f: f.update(file_path="images/0000.png")), r"images/0000 is listed twice"),
+    "twice by another path": (
+        frame(lambda f: f.update(file_path="images/../images/0005.png")),
+        r"images/0005 is listed twice \(once as images/../images/0005\)",
+    ),
     "unknown name": (lambda d: d.update(train_filenames=["x.png"]), r"train_filenames names x.png, which is no frame"),
     "two lists": (
         lambda d: d.update(train_filenames=["images/0001.png"], test_filenames=["./images/0001.png"]),

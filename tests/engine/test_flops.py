@@ -200,6 +200,27 @@ def test_an_auxiliary_loss_counts_as_training() -> None:
     assert distilled.training_per_sample >= plain.training_per_sample + 4 * extra
 
 
+@pytest.mark.parametrize(("until", "share"), [(1.0, 1.0), (0.5, 0.5), (0.33, 0.3)])
+def test_a_distillation_that_stops_counts_for_its_share_of_the_run(until: float, share: float) -> None:
+    calls = []
+
+    class Distilled(Block):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projector = nn.Linear(WIDTH, 10 * WIDTH)
+
+        def auxiliary_loss(self, batch: dict[str, Tensor], outputs: dict[str, Tensor], progress: float = 0.0) -> Tensor:
+            calls.append(progress)
+            if progress >= until:
+                return self.projector.weight.sum() * 0
+            return self.projector(batch["target"]).mean()
+
+    plain, distilled = (triangulate(kind, batch(), ["tokens"]) for kind in (Block, Distilled))
+    extra = 2 * 2 * TOKENS * WIDTH * 10 * WIDTH  # forward, and the gradient of the weight
+    assert distilled.training_per_sample == plain.training_per_sample + round(share * extra)
+    assert len(calls) == (2 if until == 1 else 10)
+
+
 def test_a_bug_in_the_model_is_raised_as_it_is() -> None:
     class Broken(Block):
         def forward(self, tokens: Tensor) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def test_a_scene_with_a_transforms_file(tmp_path: Path) -> None:
     [
         ({"data": "re10k"}, "task.data_path is not set"),
         ({"data": "objects", "data_path": "nowhere"}, "task.data_path: nowhere is no folder"),
-        ({"data": "transforms", "data_path": ".", "evaluation_index": "a.json"}, "only re10k has one"),
+        ({"data": "transforms", "data_path": ".", "evaluation_index": "a.json"}, "only re10k has it"),
         ({"clean_evaluation": True}, "task.clean_evaluation needs task.evaluation_index"),
         ({"neighbours": 3}, "task.neighbours: only transforms has it"),
     ],

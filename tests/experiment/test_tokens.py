@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench.experiment.tokens import _components, _norms, _watched
+from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder, LVSMEncoderDecoderConfig
+from bench.experiment.tokens import _components, _norms, _parts, _watched
+from models.efficient_lvsm import EfficientLVSM, EfficientLVSMConfig
 from tests.experiment.helpers import isochron, load
+from tests.models.helpers import random_batch
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,69 @@ def test_components_tell_the_last_view_apart() -> None:
     first = picture[4 : 3 * tile, tile // 2, 0]
     last = picture[4 : 3 * tile, 3 * tile - tile // 2, 0]
     assert abs(first.mean() - last.mean()) > 200
+
+
+def parts_of(model: nn.Module, size: int = 32) -> tuple[dict[str, list[torch.Tensor]], list[str]]:
+    """Tokens of three input and two target views a scene, and which of them can be painted."""
+    with torch.inference_mode(), _watched(model.eval()) as stacks:
+        model(**random_batch(2, 3, 2, (size, size)))
+    return _parts(model, stacks, (size // 8) ** 2)
+
+
+def shapes(parts: dict[str, list[torch.Tensor]]) -> dict[str, tuple[int, ...]]:
+    assert all(len(blocks) == 2 for blocks in parts.values())
+    return {name: tuple(blocks[-1].shape) for name, blocks in parts.items()}
+
+
+@pytest.mark.parametrize("latents", [24, 16])
+def test_latents_are_no_patches(latents: int) -> None:
+    config = LVSMEncoderDecoderConfig(width=64, encoder_layers=2, decoder_layers=2, latents=latents)
+    torch.manual_seed(0)
+    model, decoded = LVSMEncoderDecoder(config), []
+    model.image_token_decoder.register_forward_pre_hook(lambda _module, inputs: decoded.append(inputs[0]))
+    parts, painted = parts_of(model)
+    assert shapes(parts) == {
+        "transformer_encoder.latents": (2, latents, 64),
+        "transformer_encoder.inputs": (6, 16, 64),
+        "transformer_decoder.targets": (4, 16, 64),
+        "transformer_decoder.latents": (4, latents, 64),
+    }
+    assert painted == ["transformer_encoder.inputs", "transformer_decoder.targets"]
+    assert torch.equal(parts["transformer_decoder.targets"][-1], decoded[0].flatten(0, 1))
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_registers_are_no_patches(scope: str) -> None:
+    config = EfficientLVSMConfig(width=64, layers=2, registers=3, input_scope=scope)
+    model, decoded = EfficientLVSM(config), []
+    model.image_token_decoder.register_forward_pre_hook(lambda _module, inputs: decoded.append(inputs[0]))
+    parts, painted = parts_of(model)
+    assert shapes(parts) == {
+        "input_self_attn_blocks.registers": (6, 3, 64),
+        "input_self_attn_blocks.inputs": (6, 16, 64),
+        "self_cross_blocks.registers": (4, 3, 64),
+        "self_cross_blocks.targets": (4, 16, 64),
+    }
+    assert painted == ["input_self_attn_blocks.inputs", "self_cross_blocks.targets"]
+    assert torch.equal(parts["self_cross_blocks.targets"][-1], decoded[0].flatten(0, 1))
+
+
+def test_both_streams_are_seen_where_they_share_weights() -> None:
+    parts, painted = parts_of(EfficientLVSM(EfficientLVSMConfig(width=64, layers=2, shared_weights=True)))
+    assert shapes(parts) == {"input_self_attn_blocks": (6, 16, 64), "self_cross_blocks": (4, 16, 64)}
+    assert sorted(painted) == sorted(parts)
+
+
+def test_maps_of_a_trained_encoder_are_no_tokens() -> None:
+    encoder = {"name": "alexnet", "frozen": False, "input_size": 64}
+    model = EfficientLVSM(EfficientLVSMConfig(width=64, layers=2, encoder=encoder))
+    assert any(name.startswith("image_encoder") for name, m in model.named_modules() if isinstance(m, nn.ModuleList))
+    parts, _ = parts_of(model)
+    assert set(parts) == {"input_self_attn_blocks", "self_cross_blocks"}
+
+
+def test_what_holds_fewer_tokens_than_patches_is_measured_and_not_painted() -> None:
+    pooled = {"blocks": [torch.randn(2, 5, 8)], "whole": [torch.randn(2, 17, 8)]}
+    parts, painted = _parts(nn.Module(), pooled, 16)
+    assert set(parts) == set(pooled)
+    assert painted == ["whole"]

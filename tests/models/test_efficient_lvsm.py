@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -90,6 +91,16 @@ def test_shared_streams_have_one_set_of_weights():
     assert {key for key in own if not key.startswith("input_self_attn_blocks.")} == set(shared)
 
 
+def test_hooks_see_the_input_stream_of_shared_weights():
+    model, seen = build("efficient-lvsm shared"), []
+    for block in model.input_self_attn_blocks:
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    twin = copy.deepcopy(model)
+    model(**random_batch(2, 3, 1))
+    assert [tuple(tokens.shape) for tokens in seen] == [(6, 4, 64)] * 2
+    assert twin.input_self_attn_blocks[1].block is twin.self_cross_blocks[1]
+
+
 def test_log_scale_changes_nothing_at_the_number_of_views_trained_with():
     plain, scaled = build("efficient-lvsm"), build("efficient-lvsm", log_scale="fixed", train_input_views=3)
     for views, same in ((3, True), (2, False), (4, False)):
@@ -115,6 +126,13 @@ def test_a_learned_log_scale_starts_at_the_number_of_views_trained_with():
         ({"input_scope": "global", "view_masking": "individual"}, "view_masking 'individual' does not go with"),
         ({"input_scope": "global", "input_update": "none"}, "input_scope 'global' needs attention .* 'none' lacks"),
         ({"encoder": "dinov2-b14"}, "encoder must be a mapping of options or null, got 'dinov2-b14'"),
+        ({"align_input": 1}, "align_input must be true or false, got 1"),
+        ({"align_input": True}, "align_input needs an encoder whose patches lie on the tokens, got none: set encoder"),
+        ({"align_input": True, "encoder": {"name": "alexnet"}}, "got 'alexnet' with resize 'image': .*dinov2-b14"),
+        (
+            {"align_input": True, "encoder": {"name": "dinov2-b14", "resize": "features"}},
+            "got 'dinov2-b14' with resize 'features': .* and resize: image",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, message):
@@ -247,7 +265,15 @@ def test_caches_that_do_not_belong_together_are_refused(variant, options, scenes
         first.append(encode(build(variant, **options), random_batch(scenes, size=size)))
 
 
-@pytest.mark.parametrize(("view", "message"), [(2, "view must be in 0..1, got 2"), (-1, "in 0..1, got -1")])
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (2, "view must be in 0..1, got 2"),
+        (-1, "in 0..1, got -1"),
+        (True, "in 0..1, got True"),
+        (1.0, r"in 0..1, got 1\.0"),
+    ],
+)
 def test_views_that_are_not_there_cannot_be_removed(view, message):
     with pytest.raises(ValueError, match=message):
         encode(build("efficient-lvsm"), random_batch(2)).remove(view)
@@ -256,6 +282,14 @@ def test_views_that_are_not_there_cannot_be_removed(view, message):
 def test_the_last_view_cannot_be_removed():
     with pytest.raises(ValueError, match="view 0 is the only one"):
         encode(build("efficient-lvsm"), random_batch(2, 1)).remove(0)
+
+
+def test_the_last_view_of_one_scene_cannot_be_removed():
+    mask = torch.tensor([[True, True], [False, True]])
+    cache = encode(build("efficient-lvsm"), random_batch(2), input_mask=mask)
+    with pytest.raises(ValueError, match="without view 1 scene 1 has none left"):
+        cache.remove(1)
+    assert cache.remove(0).view_mask.all()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.engine.flops import triangulate
 from models.efficient_lvsm import EfficientLVSM, EfficientLVSMConfig
+from models.layers.rays import plucker_rays
 from models.layers.repa import RepaConfig
+from models.layers.trained_networks import NETWORKS, Network
 from tests.models.helpers import SMALL, VARIANTS, build, meta_batch, random_batch, select
 
 ALEXNET = {"name": "alexnet", "input_size": 64}
@@ -102,6 +105,90 @@ def test_flops_count_the_encoder_and_not_the_teacher(zero_init):
     with FlopCounterMode(display=False) as counter:
         model(**batch)
     assert model.flops(batch) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("content", [1e30, float("nan")])
+def test_a_masked_view_does_not_reach_the_encoder(content):
+    model, batch = build("efficient-lvsm", encoder=ALEXNET).eval(), random_batch(2, 3, 1, SIZE)
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    inputs = {key: value for key, value in batch.items() if key.startswith("input")} | {"input_mask": mask}
+    with torch.no_grad():
+        expected = model(**batch, input_mask=mask)["images"]
+        batch["input_images"][0, 1] = content
+        assert torch.equal(model(**batch, input_mask=mask)["images"], expected)
+        cached = model.render(model.encode(**inputs), batch["target_c2w"], batch["target_intrinsics"])["images"]
+    torch.testing.assert_close(cached, expected, atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def small_vit(monkeypatch, tmp_path):
+    """Options of an encoder with patches of 14 pixels, small enough to be run, with random weights from a file."""
+    import timm
+
+    name = "vit_tiny_patch14_test"
+    make = timm.create_model
+
+    def create(wanted, **options):
+        small = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
+        return make("vit_tiny_patch16_224", **options, **(small if wanted == name else {}))
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setitem(NETWORKS, "dinov2-b14", Network(2, 14, 448, name))
+    with torch.random.fork_rng():
+        torch.save(create(name, pretrained=False).state_dict(), tmp_path / "vit.pth")
+    return {"name": "dinov2-b14", "weights": str(tmp_path / "vit.pth")}
+
+
+def test_aligned_inputs_are_tokens_of_the_image_that_the_encoder_sees(small_vit):
+    batch = random_batch(2, 3, 2, SIZE)
+    model = build("efficient-lvsm", encoder=small_vit, align_input=True).eval()
+    assert model.rgbp_tokenizer[1].weight.shape == (64, 9 * 14 * 14)
+    assert model.target_pose_tokenizer[1].weight.shape == (64, 6 * 8 * 8)
+    seen = []
+    model.rgbp_tokenizer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    model.image_encoder.network.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    assert model(**batch)["images"].shape == (2, 2, 3, *SIZE)
+    pixels, encoded = seen
+    assert pixels.shape == (2, 3, 9, 56, 56)  # 4 x 4 tokens of 14 pixels
+    # Colour is what the encoder reads, before its own scaling of it.
+    rgb = (pixels[:, :, :3].flatten(0, 1) + 1) / 2
+    torch.testing.assert_close(model.image_encoder.network.scaled(rgb), encoded, atol=1e-5, rtol=0)
+    # The same camera: the mean ray of a token's patch is nearly that of its patch in the image as it came.
+    plain = plucker_rays(batch["input_c2w"], batch["input_intrinsics"], *SIZE)
+    torch.testing.assert_close(
+        pixels[:, :, 3:].unfold(-2, 14, 14).unfold(-2, 14, 14).mean((-1, -2)),
+        plain.unfold(-2, 8, 8).unfold(-2, 8, 8).mean((-1, -2)),
+        atol=1e-4,
+        rtol=0,
+    )
+
+
+def test_aligned_inputs_keep_what_holds_without(small_vit):
+    model, batch = build("efficient-lvsm", encoder=small_vit, align_input=True).eval(), random_batch(2, 3, 1, SIZE)
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    with torch.no_grad():
+        expected = model(**batch, input_mask=mask)["images"]
+        batch["input_images"][0, 1] = torch.nan
+        assert torch.equal(model(**batch, input_mask=mask)["images"], expected)
+        whole = {key: value[1:] for key, value in batch.items()}
+        parts = [select(whole, "input", [view]) for view in range(3)]
+        caches = [model.encode(p["input_images"], p["input_c2w"], p["input_intrinsics"]) for p in parts]
+        cache = caches[0].append(caches[1]).append(caches[2])
+        images = model.render(cache, whole["target_c2w"], whole["target_intrinsics"])["images"]
+        torch.testing.assert_close(images[0], expected[1], atol=2e-6, rtol=0)
+    with pytest.raises(ValueError, match="multiples of patch_size 8, got 32 x 30"):
+        model(**{**batch, "input_images": batch["input_images"][..., :30]})
+
+
+@pytest.mark.parametrize("options", [{}, {"input_rgb": False}, {"repa": {"teacher": ALEXNET, "pairs": [[3, 2]]}}])
+@pytest.mark.parametrize("name", ["dinov2-b14", "dinov3-b16"])
+def test_flops_of_aligned_inputs_agree_with_two_counters(name, options):
+    config = EfficientLVSMConfig(**SMALL, layers=2, encoder={"name": name, "layer": 2}, align_input=True, **options)
+    fields = random_batch(2, 3, 2, SIZE)
+    batch = {**fields, "target_images": torch.rand(2, 2, 3, *SIZE)}
+    report = triangulate(lambda: EfficientLVSM(config), batch, list(fields), require_closed_form=True)
+    assert report.device == "meta"
+    assert report.counters["torch"] == report.counters["closed_form"]
 
 
 def test_an_encoder_that_does_not_exist_is_named():

@@ -19,6 +19,7 @@ from bench.data.arrays import ArraySplit
 from bench.errors import UserError
 from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
 from bench.tasks.nvs_batches import Chosen, gather
+from bench.tasks.views import mask_inputs
 from tests.planted import TinyNVS
 from tests.tasks.conftest import labelled_split
 
@@ -250,6 +251,73 @@ def test_leakage_is_told(make_task, make_wandering) -> None:
     assert clean.notices == ()
 
 
+def test_one_input_beside_several_in_the_frame_of_the_inputs_is_told(make_wandering) -> None:
+    def told(**options) -> bool:
+        return any("one camera has none" in line for line in make_wandering(**options).notices)
+
+    assert told(frame="inputs", min_input_views=1)
+    assert told(frame="inputs", extra_input_views=(1,))
+    assert told(frame="inputs", input_views=1, extra_input_views=(2,))
+    assert not told(frame="inputs", min_input_views=2, extra_input_views=(4,))
+    assert not told(frame="inputs", input_views=1), "one unit throughout"
+    assert not told(frame="none", min_input_views=1)
+
+
+def test_more_views_than_there_are_name_the_option_that_asked_for_them(make_wandering) -> None:
+    with pytest.raises(UserError, match=r"^task\.extra_input_views: 15 inputs and 2 targets .* in test$"):
+        make_wandering(extra_input_views=(15,)).prepare()
+    with pytest.raises(UserError, match=r"^task\.input_views: 15 inputs and 2 targets .* in train$"):
+        make_wandering(input_views=15).prepare()
+
+
+def test_no_view_of_a_sample_is_read_twice(make_wandering) -> None:
+    class Reader:
+        """The same data; counts what is read."""
+
+        def __init__(self) -> None:
+            self.whole, self.calls = wandering_split(), []
+            self.choose, self.choose_evaluation = self.whole.choose, self.whole.choose_evaluation
+            self.sample_name = self.whole.sample_name
+
+        def __len__(self) -> int:
+            return len(self.whole)
+
+        def load(self, scenes, views):
+            self.calls.append(
+                [(int(scene), int(view)) for scene, row in zip(scenes, views, strict=True) for view in row]
+            )
+            return self.whole.load(scenes, views)
+
+    for options in ({}, {"min_input_views": 1}, {"target_has_input": True}):
+        reader = Reader()
+        task, plain = (make_wandering(split, **options) for split in (reader, reader.whole))
+        task.training_size()
+        reader.calls.clear()
+        batch, expected = (t.collate(np.arange(12), DRAWS) for t in (task, plain))
+        (read,) = reader.calls
+        assert len(set(read)) == len(read)
+        assert (len(read) < 60) == bool(options)
+        for name, value in expected.items():
+            assert torch.equal(batch[name], value)
+            assert batch[name].stride() == value.stride()
+
+
+def test_the_weights_that_the_loss_reads_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PerceptualLoss:
+        def __init__(self, weights: Path) -> None:
+            self.name = weights.name
+
+        def identity(self):
+            return {"name": self.name, "sha256": "0"}
+
+    monkeypatch.setitem(sys.modules, "bench.metrics.gs_lrm", SimpleNamespace(PerceptualLoss=PerceptualLoss))
+    options = {"perceptual": "none", "perceptual_loss": "gs-lrm", "perceptual_loss_weights": "vgg.mat"}
+    assert NovelViewSynthesis(NVSConfig(**options), tmp_path).pretrained_parts() == [{"name": "vgg.mat", "sha256": "0"}]
+    for loss in ("none", "st-lpips"):
+        task = NovelViewSynthesis(NVSConfig(perceptual="none", perceptual_loss=loss), tmp_path)
+        assert task.pretrained_parts() == []
+
+
 def test_the_depth_oracle_is_left_out_without_depth(make_wandering) -> None:
     split = dataclasses.replace(wandering_split(), depth=None)
     assert [r["name"] for r in make_wandering(split).references()] == ["mean-colour", "nearest-view"]
@@ -400,6 +468,62 @@ def test_limits_take_the_first_scenes_and_a_null_takes_all(converted: Path) -> N
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_number_of_inputs_says_nothing_of_the_gap(converted: Path) -> None:
+    draws = np.random.default_rng(0).integers(0, 2**64, 4000, dtype=np.uint64)
+    inputs, _ = re10k_task(converted)._split("train").choose(np.zeros(4000, int), draws, 4, 2)
+    gap, count = inputs[:, 1] - inputs[:, 0], mask_inputs(draws, 1, 4).sum(axis=1)
+    assert abs(np.corrcoef(gap, count)[0, 1]) < 0.06
+    for one in np.unique(gap):
+        assert np.bincount(count[gap == one], minlength=5)[1:] / (gap == one).sum() == pytest.approx(0.25, abs=0.07)
+
+
+def test_fingerprints_are_those_of_the_splits_that_were_opened(converted: Path, make_task) -> None:
+    task, few = re10k_task(converted), re10k_task(converted, train_scenes=3)
+    assert task.fingerprints() == {}
+    task.prepare()
+    few.prepare()
+    assert set(task.fingerprints()) == {"train", "test"}
+    assert few.fingerprints()["test"] == task.fingerprints()["test"]
+    assert few.fingerprints()["train"] == task.fingerprints()["train"] + ", first 3"
+    plain = make_task()
+    plain.prepare()
+    assert plain.fingerprints() == {}, "arrays in memory have none"
+
+
+def test_scenes_that_are_left_for_a_limit_are_told(converted: Path) -> None:
+    task = re10k_task(converted, train_scenes=3, test_scenes=2)
+    task.prepare()
+    assert "train: only the first 3 of 7 scenes are used" in task.notices
+    assert "test: only the first 2 of 3 scenes are used" in task.notices
+
+
+def test_a_clip_that_is_trained_on_and_scored_is_refused(converted: Path) -> None:
+    both = converted / "test" / "metadata" / "test0.json"
+    both.write_text(both.read_text().replace('"scene_name": "test0"', '"scene_name": "train4"'))
+    (converted / "test" / "images" / "test0").rename(converted / "test" / "images" / "train4")
+    with pytest.raises(UserError, match=r"1 scenes are in both train and test \(train4\); take them out of one"):
+        re10k_task(converted).prepare()
+
+
+def test_the_rules_of_realestate10k_are_options(converted: Path) -> None:
+    for path in (converted / "train" / "images").glob("*/00000.png"):
+        Image.new("RGB", (64, 64)).save(path)
+    still = converted / "train" / "metadata" / "train0.json"
+    clip = json.loads(still.read_text())
+    for frame in clip["frames"]:
+        frame["w2c"] = np.eye(4).tolist()
+    still.write_text(json.dumps(clip))
+    with pytest.raises(UserError, match=r"all left out, 9 not of 360 x 640 pixels; set task\.scene_rules: none"):
+        re10k_task(converted).prepare()
+    assert len(re10k_task(converted, scene_rules="none")._split("train")) == 7
+    assert len(re10k_task(converted, scene_rules="any-shape")._split("train")) == 6, "one stands still"
+    with pytest.raises(UserError, match=r"all left out, 9 no more than 41 frames; set task\.min_gap lower"):
+        re10k_task(converted, scene_rules="none", min_gap=40).prepare()
+    near = re10k_task(converted, scene_rules="none", min_gap=5, max_gap=6)._split("train")
+    inputs, _ = near.choose(np.zeros(12, int), DRAWS, 2, 3)
+    assert set(inputs[:, 1] - inputs[:, 0]) == {5, 6}
+
+
 def test_a_transforms_scene_trains_and_scores(tmp_path: Path) -> None:
     """From files to records: distances between cameras survive the frame up to its scale."""
     folder = tmp_path / "scene"
@@ -420,7 +544,7 @@ def test_a_transforms_scene_trains_and_scores(tmp_path: Path) -> None:
     apart, in_frame = shown[:, 0] - shown[:, 1], batch["input_c2w"][:, 0, 0, 3] - batch["input_c2w"][:, 1, 0, 3]
     assert (in_frame / apart).numpy() == pytest.approx((2 / 1.35 / apart.abs()).numpy(), rel=1e-3)
     records = task.evaluate(TinyNVS().eval(), CPU)
-    assert sorted(record["sample"] for record in records) == ["test/scene/00", "test/scene/08"]
+    assert sorted(record["sample"] for record in records) == ["test/00", "test/08"]
 
 
 def test_objects_are_painted_on_the_same_targets_from_any_number_of_inputs(tmp_path: Path) -> None:
@@ -428,27 +552,30 @@ def test_objects_are_painted_on_the_same_targets_from_any_number_of_inputs(tmp_p
     root = tmp_path / "objects"
     for uid in ("chair", "lamp"):
         (root / uid).mkdir(parents=True)
-        for view in range(32):
+        for view in range(24):
             Image.new("RGBA", (16, 16), (view * 8, 0, 0, 255)).save(root / uid / f"{view:03d}.png")
-            w2c = np.eye(4)[:3]
-            w2c[:, 3] = -view, 0, -1.5
-            np.save(root / uid / f"{view:03d}.npy", w2c)
-    for split in ("train", "test"):
-        (root / f"{split}.json").write_text(json.dumps(["chair", "lamp"]))
+            np.save(root / uid / f"{view:03d}.npy", np.c_[np.eye(3), (0, 0, -1 - view)])
+    for split, uid in (("train", "chair"), ("test", "lamp")):
+        (root / f"{split}.json").write_text(json.dumps([uid]))
 
     seen: dict[int, list[float]] = {}
 
     class Watcher(nn.Module):
         def forward(self, input_images, target_c2w, **others):
             shown = seen.setdefault(input_images.shape[1], [])
-            shown += target_c2w[..., 0, 3].flatten().tolist()
+            shown += (target_c2w[..., 2, 3] - 1).flatten().tolist()
             return {"images": torch.zeros(*target_c2w.shape[:2], *input_images.shape[2:])}
 
     options = {"data": "objects", "data_path": str(root), "image_size": 16, "perceptual": "none"}
-    task = NovelViewSynthesis(NVSConfig(**options, extra_input_views=(1, 24), eval_targets=4), tmp_path)
+    few = {"object_views": 24, "field_of_view": 90, "extra_input_views": (1, 20), "eval_targets": 4}
+    task = NovelViewSynthesis(NVSConfig(**options, **few), tmp_path)
     task.prepare()
+    focal = task.collate(np.zeros(1, int), DRAWS[:1])["input_intrinsics"][..., 0]
+    assert focal.numpy() == pytest.approx(8), "90 degrees on 16 pixels"
     records = task.evaluate(Watcher(), CPU)
     views = [int(record["sample"].rsplit("/")[-1]) for record in records]
-    assert min(views) >= 24, "no target is an input for any number of inputs"
-    assert seen == {1: views, 2: views, 24: views}, "in the frame of the data, view v stands at x = v"
-    assert len(task.evaluate(Watcher(), CPU, quick=True)) == 8
+    assert min(views) >= 20, "no target is an input for any number of inputs"
+    assert seen == {1: views, 2: views, 20: views}, "in the frame of the data, view v stands at z = v + 1"
+    assert len(task.evaluate(Watcher(), CPU, quick=True)) == 4
+    with pytest.raises(UserError, match=r"^task\.extra_input_views: 21 inputs and 4 targets do not fit the 24 views"):
+        NovelViewSynthesis(NVSConfig(**options, **{**few, "extra_input_views": (21,)}), tmp_path).prepare()

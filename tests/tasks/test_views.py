@@ -1,5 +1,8 @@
 """What is done to chosen views: mixing inputs into the targets, masks, symmetries; and views made up for probes."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.arrays import choose_views
+from bench.data.draws import Salt
 from bench.tasks.leakage import expected_leakage
 from bench.tasks.views import (
     mask_inputs,
@@ -47,6 +51,19 @@ def test_masks_keep_the_first_views_and_every_number_is_equally_likely() -> None
     assert (np.sort(mask, axis=1)[:, ::-1] == mask).all(), "the views that are there come first"
     assert np.bincount(mask.sum(axis=1), minlength=5) == pytest.approx([0, 0, 3000, 3000, 3000], abs=200)
     assert (mask_inputs(draws[5:6], 2, 4) == mask[5]).all(), "a sample does not depend on its batch"
+
+
+def test_no_choice_of_the_task_shares_its_salt_with_the_data(repo_root: Path) -> None:
+    """Two choices with one salt are one choice: a mask would say how far the inputs are apart."""
+    written = {
+        path: set(re.findall(r"salt=(\w+(?:\.\w+)?)", path.read_text())) - {"salt"}
+        for path in (repo_root / "bench").rglob("*.py")
+    }
+    of_task = {salt for path, salts in written.items() if path.parent.name == "tasks" for salt in salts}
+    assert of_task == {"Salt.TASK_TARGETS", "Salt.TASK_MASK"}
+    of_data = {salt for path, salts in written.items() if path.parent.name != "tasks" for salt in salts}
+    assert of_data, "nothing was found: look elsewhere"
+    assert not of_data & {*of_task, *(str(int(salt)) for salt in (Salt.TASK_TARGETS, Salt.TASK_MASK))}
 
 
 def test_permutation_moves_image_and_pose_together_and_nothing_else() -> None:

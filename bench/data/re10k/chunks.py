@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.data.scenes.cache import Progress
+
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"\x60\x82"}
+"""How a JPEG and a PNG (of chunks that others made) begin and end."""
 
 
 class Chunks:
@@ -101,11 +106,37 @@ def _read(files: Sequence[Path]) -> Part:
     part: Part = []
     for path in files:
         for key, spans, frames in read_chunk(path):
+            whole = _whole(path, spans)
+            if not whole.any():
+                continue
+            frames = frames[whole]
             try:
-                part.append((summarise(key, path.name, frames, _shape(path, spans[0]), normalised=True), frames))
+                scene = summarise(key, path.name, frames, _shape(path, spans[int(whole.argmax())]), normalised=True)
+                part.append((replace(scene, damaged=len(spans) - len(frames)), frames))
             except ValueError as error:
                 raise UserError(f"{path}: {error}; fetch it again") from error
     return part
+
+
+def _whole(path: Path, spans: Sequence[Span]) -> NDArray[np.bool_]:
+    """Which images begin and end as they must: one that was cut short is found before a comparison is hours old.
+
+    A frame without an image leaves a gap in the numbers, as in the converted tree.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}); fetch it again") from error
+    try:
+        return np.array(
+            [
+                span.length > 4
+                and ENDS.get(os.pread(file, 2, span.offset)) == os.pread(file, 2, span.offset + span.length - 2)
+                for span in spans
+            ]
+        )
+    finally:
+        os.close(file)
 
 
 def _shape(path: Path, span: Span) -> tuple[int, int]:

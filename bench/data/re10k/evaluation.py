@@ -92,7 +92,7 @@ def spread_inputs(context: NDArray[np.int64], input_views: int) -> NDArray[np.in
     room = int((context[:, 1] - context[:, 0]).min()) + 1
     if input_views > room:
         raise UserError(
-            f"task.input_views must be at most {room}, the frames from context to context, got {input_views}"
+            f"task.input_views: {input_views} inputs do not fit the {room} frames from context to context; ask for fewer"
         )
     return np.rint(np.linspace(context[:, 0], context[:, 1], input_views, axis=1)).astype(np.int64)
 

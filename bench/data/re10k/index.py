@@ -1,12 +1,13 @@
 """What is where in a split, read once and kept in the cache, so that afterwards one image is one read.
 
-    cache_dir/re10k-v1/<split>-<key>/
+    cache_dir/re10k-v2/<split>-<key>/
         scenes.json     every scene, sorted by its key: the numbering is the same for both layouts of the same data
         frames.npy      every frame of every scene: place and camera, `FRAME`; memory-mapped
         part-*.npz      while it is being made: finished parts, from which a run that was killed goes on
         .lock           held (fcntl) by the process that makes it
 
-The key is a hash of layout, folder, and the name, size and time of change of every file that the index was made from.
+The key is a hash of layout, folder, and the name, size and time of change of every file that the index was made from. The
+index of data that were since replaced stays; the folder may be deleted while nothing runs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from bench.data.scenes.cache import Progress
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 FRAME = np.dtype(
     [
@@ -59,6 +60,8 @@ class Scene:
     """Widest field of view of its frames, horizontally or vertically, in degrees."""
     extent: float
     """Diagonal of the box that holds its camera centres, in the units of the data: no baseline is longer."""
+    damaged: int = 0
+    """Its images that cannot be read and are not among its frames."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class SceneIndex:
     folder: Path
     """Where the index lies."""
     scenes: list[Scene]
+    digest: str
+    """SHA-256 of keys and frames: places within chunks, sizes, cameras; not of the folder."""
 
     @cached_property
     def frames(self) -> NDArray[np.void]:
@@ -147,8 +152,9 @@ def open_index(
                 _make(target, f"indexing RealEstate10K {folder.name}", groups, read, ImagePool(workers), report)
         finally:
             os.close(lock)
-    rows = json.loads((target / "scenes.json").read_text())
-    return SceneIndex(target, [Scene(**{**row, "shape": tuple(row["shape"])}) for row in rows])
+    made = json.loads((target / "scenes.json").read_text())
+    scenes = [Scene(**{**row, "shape": tuple(row["shape"])}) for row in made["scenes"]]
+    return SceneIndex(target, scenes, made["digest"])
 
 
 def _key(folder: Path, layout: str, files: Sequence[Path]) -> str:
@@ -210,17 +216,21 @@ def _join(target: Path, parts: int) -> None:
         first.setdefault(entry[0]["key"], entry)
     kept = [first[key] for key in sorted(first)]
     temporary, count = target / ".frames.tmp", sum(row["frames"] for row, *_ in kept)
+    digest = hashlib.sha256("\n".join(row["key"] for row, *_ in kept).encode())
     try:
         with open(temporary, "wb") as file:  # not through a memory map: on a full disk that ends the process
             header = {"descr": np.lib.format.dtype_to_descr(FRAME), "fortran_order": False, "shape": (count,)}
             np.lib.format.write_array_header_1_0(file, header)
             for row, number, start in kept:
-                file.write(frames[number][start : start + row["frames"]].tobytes())
+                content = frames[number][start : start + row["frames"]].tobytes()
+                digest.update(content)
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target / "frames.npy")
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; choose another cache folder") from error
-    write_atomically(target / "scenes.json", json.dumps([row for row, *_ in kept]).encode())  # last: it is complete
+    made = {"digest": digest.hexdigest(), "scenes": [row for row, *_ in kept]}
+    write_atomically(target / "scenes.json", json.dumps(made).encode())  # last: it is complete
     for number in range(parts):
         (target / f"part-{number:06d}.npz").unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.draws import below, of_name, stream
+from bench.data.draws import Salt, below, of_name, stream
 from bench.data.images import ImagePool, fit_square
 from bench.data.multiview import Views
 from bench.data.re10k.chunks import Chunks
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 SPLITS = {"train": "train", "validation": "train", "test": "test"}
 """Folder of each split. The data set has no validation split: some of its training scenes are held out."""
 
+MIN_GAP, MAX_GAP = 25, 192
+"""Fewest and most frames from the first input to the last: LVSM's."""
+
+TRIES = 8
+"""Pairs of ends that are drawn at most for a sample, see `RE10KSplit.choose`."""
+
 
 @dataclass(frozen=True)
 class SceneRules:
@@ -39,8 +47,8 @@ class SceneRules:
     shape: tuple[int, int] | None = (360, 640)
     """Height and width of its images."""
     min_baseline: float | None = 1e-3
-    """A clip whose cameras all lie closer together, in the units of the data, has no pair of views to learn from. (pixelSplat
-    asks so of every pair that it draws; a stream that is a function of its position cannot skip one.)"""
+    """A clip whose cameras all lie closer together, in the units of the data, has no pair of views to learn from; and a pair of
+    ends that do is drawn again. (pixelSplat skips it; a stream that is a function of its position cannot.)"""
 
     def breach(self, scene: Scene) -> str | None:
         """Why `scene` is left out, or None."""
@@ -65,8 +73,8 @@ class RE10KSplit:
         evaluation: EvaluationIndex | None = None,
         rules: SceneRules | None = None,
         validation_scenes: int = 64,
-        min_gap: int = 25,
-        max_gap: int = 192,
+        min_gap: int = MIN_GAP,
+        max_gap: int = MAX_GAP,
         clean_for: Sequence[int] = (),
         workers: int | None = None,
     ) -> None:
@@ -79,17 +87,20 @@ class RE10KSplit:
         """Clips left out, by reason."""
         self._source, self._size, self._pool = source, image_size, ImagePool(workers)
         self._min_gap, self._max_gap = min_gap, max_gap
-        self._evaluation = evaluation
+        self._evaluation, rules = evaluation, rules or SceneRules(None, None, None)
+        self._min_baseline, self._too_short = rules.min_baseline, f"no more than {min_gap + 1} frames"
         if evaluation is not None:
             self._chosen, self._rows = self._evaluated(evaluation, clean_for)
         else:
-            self._chosen = self._suitable(rules or SceneRules(None, None, None))
-            if SPLITS[name] == "train":
+            self._chosen = self._suitable(rules)
+            if SPLITS[name] == "train" and self._chosen:
                 self._chosen = self._held_out(name == "validation", validation_scenes)
         if not self._chosen:
-            raise UserError(
-                f"{source.folder} has no scene for the split {name}: {self._counts() or 'it has none at all'}"
-            )
+            left_out = f"all left out, {self._counts()}" if self.excluded else "it has none at all"
+            if evaluation is None and self.excluded:
+                short = set(self.excluded) == {self._too_short}
+                left_out += "; set task.min_gap lower" if short else "; set task.scene_rules: none"
+            raise UserError(f"{source.folder} has no scene for the split {name}: {left_out}")
         self.notices: tuple[str, ...] = self._notices(name)
         """Lines that must stand under the table."""
 
@@ -103,6 +114,18 @@ class RE10KSplit:
         frame = self._source.index.frames[self._source.index.starts[number] + view]
         return f"{self._source.index.scenes[number].key}/{frame['number']:05d}"
 
+    @property
+    def scene_keys(self) -> list[str]:
+        """The clips' own names, which are those of the videos' passages: none may be trained on and scored."""
+        return [self._source.index.scenes[number].key for number in self._chosen]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the files' index, of the clips that were chosen, and of what the evaluation index says of them."""
+        rows = [] if self._evaluation is None else self._rows.tolist()
+        chosen = json.dumps([self._source.index.digest, self.scene_keys, rows])
+        return hashlib.sha256(chosen.encode()).hexdigest()
+
     def choose(
         self, scenes: NDArray[np.int64], draws: NDArray[np.uint64], input_views: int, target_views: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -112,6 +135,10 @@ class RE10KSplit:
         them: further inputs too, as LVSM's list of views continues, so that two inputs stay what they are when more join.
         Targets are taken from the other end of the same shuffle and do not depend on the number of inputs. One input is the
         left end.
+
+        Ends whose cameras are nearer to each other than the rules' `min_baseline` would be the unit of length of the frame
+        that poses are given in. They are drawn again from further hashes of the draw; after `TRIES` in all the pair that is
+        farthest apart is taken.
 
         Returns:
             [B, Vi] and [B, Vt] int64, all different within a sample.
@@ -123,14 +150,11 @@ class RE10KSplit:
         if inner + target_views > self._min_gap - 1:
             raise UserError(
                 f"task.target_views: {target_views} targets and {inner} further inputs do not fit the "
-                f"{self._min_gap - 1} frames between two inputs {self._min_gap} apart; ask for fewer or raise min_gap"
+                f"{self._min_gap - 1} frames between two inputs {self._min_gap} apart; ask for fewer or raise task.min_gap"
             )
-        counts = np.array([self._scene(number).frames for number in scenes], np.int64)
-        hashes = stream(draws, salt=3, length=2)
-        gap = self._min_gap + below(hashes[:, 0], np.minimum(counts - 1, self._max_gap) - self._min_gap + 1)
-        start = below(hashes[:, 1], counts - gap)
+        start, gap = self._ends(scenes, draws)
         # Frames strictly between are 1 .. gap - 1 from the start: one hash each, the others sort behind them.
-        order = stream(draws, salt=4, length=self._max_gap - 1) >> np.uint64(1)
+        order = stream(draws, salt=Salt.CLIP_BETWEEN, length=self._max_gap - 1) >> np.uint64(1)
         order[np.arange(self._max_gap - 1) >= gap[:, None] - 1] = np.iinfo(np.uint64).max
         between = start[:, None] + 1 + np.argsort(order, axis=1, kind="stable")
         inputs = np.concatenate([start[:, None], (start + gap)[:, None], between[:, :inner]], axis=1)[:, :input_views]
@@ -183,6 +207,33 @@ class RE10KSplit:
         w2c[..., :3, :], w2c[..., 3, 3] = frames["w2c"], 1
         return Views(rgb, np.linalg.inv(w2c).astype(np.float32), intrinsics)
 
+    def _ends(
+        self, scenes: NDArray[np.int64], draws: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First frame and gap of each sample, both [B]."""
+        counts = np.array([self._scene(number).frames for number in scenes], np.int64)[:, None]
+        hashes = stream(draws, Salt.CLIP_ENDS, length=2 * TRIES)
+        gap = self._min_gap + below(hashes[:, ::2], np.minimum(counts - 1, self._max_gap) - self._min_gap + 1)
+        start = below(hashes[:, 1::2], counts - gap)
+        tried = np.zeros(len(counts), np.int64)
+        if self._min_baseline is not None:
+            near = np.flatnonzero(self._baselines(scenes, start[:, :1], gap[:, :1])[:, 0] < self._min_baseline)
+            wide = self._baselines(scenes[near], start[near], gap[near])
+            enough = wide >= self._min_baseline
+            tried[near] = np.where(enough.any(axis=1), enough.argmax(axis=1), wide.argmax(axis=1))
+        sample = np.arange(len(counts))
+        return start[sample, tried], gap[sample, tried]
+
+    def _baselines(
+        self, scenes: NDArray[np.int64], start: NDArray[np.int64], gap: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """How far apart, in the units of the data, the cameras of frames `start` and `start + gap` [B, K] are."""
+        index = self._source.index
+        first = index.starts[[self._chosen[scene] for scene in scenes]][:, None] + start
+        w2c = index.frames["w2c"][np.stack([first, first + gap])].astype(np.float64)
+        centres = np.einsum("...ji,...j->...i", w2c[..., :3], w2c[..., 3])
+        return np.linalg.norm(centres[0] - centres[1], axis=-1)
+
     def _scene(self, number: int) -> Scene:
         return self._source.index.scenes[self._chosen[number]]
 
@@ -191,7 +242,7 @@ class RE10KSplit:
         chosen = []
         for number, scene in enumerate(self._source.index.scenes):
             # LVSM draws another clip for one of min_gap + 1 frames too, which has room for just one choice.
-            short = f"no more than {self._min_gap + 1} frames" if scene.frames - 1 <= self._min_gap else None
+            short = self._too_short if scene.frames - 1 <= self._min_gap else None
             if reason := rules.breach(scene) or short:
                 self.excluded[reason] += 1
             else:
@@ -241,6 +292,9 @@ class RE10KSplit:
 
     def _notices(self, name: str) -> tuple[str, ...]:
         left_out = [self._counts()] if self.excluded else []
+        hurt = [scene.damaged for number in self._chosen if (scene := self._source.index.scenes[number]).damaged]
+        if hurt:
+            left_out.append(f"{sum(hurt)} damaged image{'s' * (sum(hurt) > 1)} of {len(hurt)} of these scenes")
         scenes = f"{len(self)} scenes"
         if self._evaluation is not None:
             scenes += f" of {self._evaluation.path.name} ({self._evaluation.copy} copy)"
@@ -257,8 +311,8 @@ def open_re10k(
     evaluation_index: Path | None = None,
     rules: SceneRules | None = None,
     validation_scenes: int = 64,
-    min_gap: int = 25,
-    max_gap: int = 192,
+    min_gap: int = MIN_GAP,
+    max_gap: int = MAX_GAP,
     clean_for: Sequence[int] = (),
     workers: int | None = None,
     report: Progress | None = None,
@@ -292,6 +346,10 @@ def open_re10k(
     folder = Path(root) / SPLITS[split]
     layouts: Sequence[tuple[str, type[Chunks] | type[Tree]]] = (("index.json", Chunks), ("full_list.txt", Tree))
     layout = next((kind for file, kind in layouts if (folder / file).is_file()), None)
+    if layout is None and (folder / "metadata").is_dir():
+        raise UserError(
+            f"{folder}: the conversion is unfinished (no full_list.txt), run `isochron convert-re10k` again"
+        )
     if layout is None:
         raise UserError(
             f"{folder} holds neither index.json (chunks) nor full_list.txt (converted): name the folder above"

@@ -12,7 +12,9 @@ never its place in the list: LVSM's converter leaves frames out that it cannot r
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,9 +86,13 @@ class Tree:
             source = Path("images") / key
             if not (self.folder / source / images[0].name).is_file() and images[0].is_file():
                 source = images[0].resolve().parent
+            there = set(os.listdir(self.folder / source))
+            if missing := [image.name for image in images if image.name not in there]:
+                raise UserError(f"{self.folder / source / missing[0]} is missing; convert the data again")
             with Image.open(self.folder / source / images[0].name) as image:
                 shape = (image.height, image.width)
-            return summarise(key, str(source), frames, shape, normalised=False), frames
+            scene = summarise(key, str(source), frames, shape, normalised=False)
+            return replace(scene, damaged=len(clip.get("failed_frames", ()))), frames
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; convert the data again") from error
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -1,6 +1,7 @@
 """Trained networks as feature sources: their weights or none, hidden when frozen, on the token grid, counted to the FLOP."""
 
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,28 @@ def test_alexnet_reads_images_as_they_come_and_enlarges_its_map() -> None:
         encoder.flops(1, (8, 8))
 
 
-@pytest.mark.parametrize(("name", "size"), [("dinov2-b14", 448), ("dinov3-b16", 512), ("pe-core-l14", 448)])
-def test_the_patches_of_the_encoder_meet_those_of_the_model(name: str, size: int) -> None:
+def test_labels_are_of_plainly_resized_images_as_published_and_features_of_antialiased_ones() -> None:
+    pixels, small = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(3)), {}
+    for antialias in (False, True):
+        small[antialias] = nn.functional.interpolate(pixels, size=64, mode="bicubic", antialias=antialias)
+    encoder = ImageEncoder(ImageEncoderConfig("alexnet", layer=1, input_size=64))
+    (labels,) = encoder.taps(pixels, (8, 8), (1,), labels=True)
+    (plain,) = encoder.taps(small[False], (8, 8), (1,), labels=True)
+    torch.testing.assert_close(labels, plain)
+    torch.testing.assert_close(encoder(pixels, (8, 8)), encoder(small[True], (8, 8)))
+    assert (encoder(small[False], (8, 8)) - encoder(small[True], (8, 8))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_the_patch_size_is_known_before_the_network_is_built(name: str) -> None:
+    patch = trained_networks.NETWORKS[name].patch_size
+    assert on_meta(name=name, layer=1).network.timm.patch_embed.patch_size == (patch, patch)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "features"), [("dinov2-b14", 448, 448), ("dinov3-b16", 512, 512), ("pe-core-l14", 448, 336)]
+)
+def test_the_patches_of_the_encoder_meet_those_of_the_model(name: str, size: int, features: int) -> None:
     """32 x 32 tokens: the encoder sees 448 px with patch 14, 512 px with patch 16; interpolated, it sees what it is told."""
     grid, seen = (32, 32), {}
 
@@ -146,13 +167,15 @@ def test_the_patches_of_the_encoder_meet_those_of_the_model(name: str, size: int
         return encoder
 
     pixels = torch.empty(1, 3, 256, 256, device="meta")
-    for options in ({}, {"input_size": size}, {"resize": "features"}):
-        assert spy(on_meta(name=name, layer=1, **options))(pixels, grid).shape[1] == 32 * 32
-        assert tuple(seen["shape"]) == (size, size)
     native = 24 * (size // 32)
-    features = spy(on_meta(name=name, layer=1, resize="features", input_size=native))(pixels, grid)
-    assert tuple(seen["shape"]) == (native, native)
-    assert features.shape[1] == 32 * 32
+    for options, edge in (
+        ({}, size),
+        ({"input_size": size}, size),
+        ({"resize": "features"}, features),
+        ({"resize": "features", "input_size": native}, native),
+    ):
+        assert spy(on_meta(name=name, layer=1, **options))(pixels, grid).shape[1] == 32 * 32
+        assert tuple(seen["shape"]) == (edge, edge)
     with pytest.raises(ValueError, match="does not put the patches"):
         on_meta(name=name, input_size=native)(pixels, grid)
     with pytest.raises(ValueError, match="reads multiples"):
@@ -249,6 +272,32 @@ def test_a_frozen_encoder_follows_its_model_and_leaves_copies_alone() -> None:
     assert next(stem.encoder.network.parameters()).dtype == torch.float32
     moved = stem.to("cpu")
     assert next(moved.encoder.network.parameters()).data_ptr() == weight.data_ptr(), "nothing to move, nothing copied"
+
+
+def test_a_model_and_its_average_share_one_frozen_network_wherever_they_go() -> None:
+    model = Stem(ImageEncoderConfig("alexnet", layer=2))
+    average = copy.deepcopy(model)
+    expected = model(images())["tokens"]
+
+    def places() -> set[tuple[int, torch.dtype]]:
+        weights = [next(stem.encoder.network.parameters()) for stem in (model, average)]
+        return {(weight.data_ptr(), weight.dtype) for weight in weights}
+
+    for dtype in (torch.float64, torch.float32, torch.float64):
+        model.to(dtype)
+        assert len(places()) == 2, "one that is moved leaves the other where it is"
+        average.to(dtype)
+        assert len(places()) == 1
+        assert next(iter(places()))[1] == dtype
+    assert len(model.encoder._shared) == 1, "no network is kept that nobody uses"
+    torch.testing.assert_close(average.float()(images())["tokens"], expected)
+    assert list(average.state_dict()) == ["fusion.linear.weight"]
+
+
+def test_a_frozen_encoder_can_be_sent_to_another_process() -> None:
+    encoder = ImageEncoder(ImageEncoderConfig("alexnet", layer=2))
+    received = pickle.loads(pickle.dumps(encoder)).double()
+    torch.testing.assert_close(received(images(), (8, 8)).float(), encoder(images(), (8, 8)), atol=1e-4, rtol=1e-4)
 
 
 def test_building_leaves_the_random_state_alone_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_the_loss_is_a_sum_over_streams_and_pairs_by_view_samples(kind: str, on:
             for view, picture in enumerate(pictures):
                 views += 1
                 for layer, model in ((2, 1), (5, 3)):
-                    (labels,) = teacher.taps(picture[None], (6, 8), (layer,), interpolation="bicubic")
+                    (labels,) = teacher.taps(picture[None], (6, 8), (layer,), labels=True)
                     tokens = outputs[f"repa.{stream}.{model}"][scene, view]
                     projected = repa.get_submodule(f"{stream}.{layer}.{model}")(tokens)
                     total += by_hand(kind, projected, labels[0])
@@ -73,6 +73,13 @@ def test_a_masked_view_counts_for_nothing() -> None:
     masked = {**batch, "input_mask": torch.tensor([[True, False]])}
     torch.testing.assert_close(repa.loss(masked, outputs), expected)
     assert not torch.allclose(repa.loss(batch, outputs), expected)
+    masked["input_images"] = batch["input_images"].clone()
+    masked["input_images"][:, 1] = torch.nan
+    loss = repa.loss(masked, outputs)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    for value in (*repa.parameters(), *outputs.values()):
+        assert value.grad.isfinite().all()
 
 
 def test_keys_are_the_published_ones() -> None:
