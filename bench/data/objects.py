@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.data.arrays import shuffled
 from bench.data.cameras import check_poses, opengl_to_opencv
-from bench.data.draws import of_name
+from bench.data.draws import Salt, of_name
 from bench.data.images import ImagePool, composite, decode, fit_square
 from bench.data.multiview import Views
 from bench.errors import UserError
@@ -77,12 +77,12 @@ class ObjectSplit:
             UserError: the objects have fewer than Vi + Vt views.
         """
         self._check_fit(input_views, target_views)
-        rank = np.argsort(shuffled(draws, self.views, salt=1), axis=1)
+        rank = np.argsort(shuffled(draws, self.views, salt=Salt.VIEWS), axis=1)
         edges = [self.views * group // input_views for group in range(input_views + 1)]
         inputs = np.stack(
             [start + rank[:, start:end].argmin(axis=1) for start, end in itertools.pairwise(edges)], axis=1
         )
-        order = shuffled(draws, self.views, salt=2)
+        order = shuffled(draws, self.views, salt=Salt.OBJECT_TARGETS)
         taken = np.zeros(order.shape, bool)
         np.put_along_axis(taken, inputs, True, axis=1)
         return inputs, _first_free(order, taken, target_views)
@@ -100,7 +100,7 @@ class ObjectSplit:
         """
         self._check_fit(input_views, target_views)
         draws = np.array([of_name(self.uids[scene]) for scene in scenes])
-        order = shuffled(draws, self.views, salt=3)
+        order = shuffled(draws, self.views, salt=Salt.OBJECT_EVALUATION)
         inputs = np.tile(np.arange(input_views), (len(order), 1))
         return inputs, _first_free(order, np.tile(np.arange(self.views) < input_views, (len(order), 1)), target_views)
 

@@ -28,7 +28,7 @@ from scipy.ndimage import map_coordinates
 
 from bench.data.arrays import shuffled
 from bench.data.cameras import undistorted_square
-from bench.data.draws import of_name
+from bench.data.draws import Salt, of_name
 from bench.data.images import ImagePool, composite, decode, fit_square
 from bench.data.multiview import Views
 from bench.data.transforms_file import SPLITS, Scene, is_scene, read_scene
@@ -121,7 +121,7 @@ class TransformsSplit:
         self, number: int, frame: int, draw: np.uint64, input_views: int, target_views: int
     ) -> tuple[np.ndarray, np.ndarray]:
         scene = self.scenes[number]
-        order = shuffled(np.array([draw]), len(scene.files), salt=1)[0]
+        order = shuffled(np.array([draw]), len(scene.files), salt=Salt.VIEWS)[0]
         anchor = int(order[-1]) if frame < 0 else frame
         others = np.ones(len(order), bool) if scene.roles is None else scene.roles == "train"
         others[anchor] = False

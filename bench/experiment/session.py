@@ -165,7 +165,6 @@ class Session:
             model = resolve.build(arm.config)
             resolve.require_inputs(model, self.task, arm)
             self._pretrained[arm.label] = [dict(part) for part in resolve.pretrained_parts(model)]
-        self._pin("weights", digests(self._pretrained))
         self.console.say(f"Preparing the data of task {self.task.name!r}.")
         with self.console.counting() as report:
 
