@@ -39,6 +39,8 @@ class Metric(NamedTuple):
     """Digits behind the point in tables."""
     note: str = ""
     """What a reader must know to trust the number: definition, backbone, input range."""
+    aggregate: str = "mean"
+    """``mean`` or ``median``: what stands for a run, over the samples that have the metric."""
 
 
 class Symmetry(NamedTuple):
@@ -71,7 +73,8 @@ class Architecture(Protocol):
 class Task(Protocol):
     """What is learned and how it is scored. Built by ``experiment`` from the comparison's ``task`` section.
 
-    Optional members, found by ``getattr``: ``config`` (its options, a dataclass, with what ``auto`` came to),
+    Optional members, found by ``getattr``: ``config`` (its options, a dataclass, with what ``auto`` came to; the dataclass
+    may have ``shared_options() -> Mapping``: options that architectures must be built with, which they take over from it),
     ``references(split="test", device=None)`` (predictors that learn nothing, scored like a model: ``[{"name", "label",
     "metrics", "records"}]``), ``notices`` (lines that must stand under the table), ``pretrained_parts()`` (weights trained
     elsewhere that the training loss reads), ``fingerprints()`` (split -> digest of the data that was found, wherever it

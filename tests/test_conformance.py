@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from bench import registry
 from bench.conformance import Finding, check
 from bench.conformance.live_bytes import peak_live_bytes
+from bench.experiment.check import check_architecture
 from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
 from tests import planted
 
@@ -183,13 +183,20 @@ def test_the_random_state_is_left_as_it_was(task: NovelViewSynthesis) -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
+LITTLE = {
+    "nvs": ["task.image_size=32", "task.perceptual=none"],
+    "lvsm-decoder-only": ["width=64", "head_dim=32", "layers=2"],
+    "lvsm-encoder-decoder": ["width=64", "head_dim=32", "encoder_layers=1", "decoder_layers=1", "latents=16"],
+    "efficient-lvsm": ["width=64", "head_dim=32", "layers=2"],
+}
+"""Options of tasks and architectures that make a check quick; the others are small enough under ``tiny``."""
+
+
 @pytest.mark.parametrize("name", sorted(registry.ARCHITECTURES))
-def test_the_registered_architectures_pass(task: NovelViewSynthesis, name: str) -> None:
-    module, _, attribute = registry.architecture(name).target.partition(":")
-    build = getattr(importlib.import_module(module), attribute)
-    depth = {"encoder_layers": 1, "decoder_layers": 1, "latents": 16} if "encoder" in name else {"layers": 2}
-    config = build.config_class(width=64, head_dim=32, patch_size=8, **depth)
-    assert not failures(check(lambda: build(config), task))
+def test_the_registered_architectures_pass(name: str, tmp_path: Path) -> None:
+    task = registry.architecture(name).task
+    changes = [*LITTLE.get(name, ()), *LITTLE.get(task, ())]
+    assert not failures(check_architecture(name, task, "tiny", changes, tmp_path, "cpu"))
 
 
 @pytest.mark.gpu

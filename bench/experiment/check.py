@@ -27,7 +27,10 @@ def check_architecture(
     of_task = options.pop("task", {})
     source = {"factory": architecture} if ":" in architecture else {"architecture": architecture}
     arm = ArmConfig.model_validate({"name": "checked", **source})
-    arm = arm.model_copy(update={"options": {**preset_options(resolve.architecture_class(arm), preset), **options}})
     made = load_object(task_entry(task_name).target, "task")
-    task = made(make_config(made, {**preset_options(made, preset), **of_task}, "task"), cache_dir)
+    of_task = {**preset_options(made, preset), **of_task}
+    task = made(make_config(made, of_task, "task"), cache_dir)
+    checked = resolve.architecture_class(arm)
+    options = resolve.with_shared(checked, options, resolve.shared_options(made, of_task), "options")
+    arm = arm.model_copy(update={"options": {**preset_options(checked, preset), **options}})
     return check(partial(resolve.build, arm), task, resolve.pick_device(device))

@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,38 @@ def expand(comparison: Comparison) -> Comparison:
     made = registry.load_object(registry.task(name).target, "task")
     given = {key: value for key, value in comparison.task.items() if key != "name"}
     task = {"name": name, **_written_out(made, comparison.preset, given, "task")}
+    shared = shared_options(made, task)
     arms = []
     for arm in comparison.arms:
-        options = _written_out(architecture_class(arm), comparison.preset, arm.options, f"arms.{arm.name}.options")
+        where = f"arms.{arm.name}.options"
+        options = with_shared(architecture_class(arm), arm.options, shared, where)
+        options = _written_out(architecture_class(arm), comparison.preset, options, where)
         arms.append(arm.model_copy(update={"options": options}))
     return comparison.model_copy(update={"task": task, "arms": tuple(arms)})
+
+
+def shared_options(task_class: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the task's configuration says its architectures must be built for, such as ``patch_size``; empty for most."""
+    if not hasattr(getattr(task_class, "config_class", None), "shared_options"):
+        return {}
+    given = {key: value for key, value in options.items() if key != "name"}
+    shared: Mapping[str, Any] = registry.make_config(task_class, given, "task").shared_options()
+    return shared
+
+
+def with_shared(made: Any, given: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options `given` with those that the architecture shares with the task, which need not be said twice.
+
+    Raises:
+        UserError: one is given another value than the task's.
+    """
+    known = {field.name for field in fields(made.config_class)} if hasattr(made, "config_class") else set()
+    for name in known & shared.keys() & given.keys():
+        if given[name] != shared[name]:
+            raise UserError(
+                f"{where}.{name}: is {given[name]!r}, but the task's is {shared[name]!r}; set task.{name}, for all arms alike"
+            )
+    return {**given, **{name: value for name, value in shared.items() if name in known}}
 
 
 def _written_out(made: Any, preset: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -207,10 +207,10 @@ def _legend_entries(summary: Summary) -> list[Any]:
 
 def _learn_nothing(summary: Summary) -> list[tuple[str, float]]:
     """Baselines that learn nothing, on the samples of the curves where their records allow it; best last."""
-    metric = summary.comparison.headline.name
+    metric = summary.comparison.headline
     found = []
     for entry in summary.comparison.learn_nothing:
-        value = entry.mean(metric, summary.curve_samples or None)
+        value = entry.value(metric, summary.curve_samples or None)
         if value is not None:
             found.append((entry.label, value))
     return sorted(found, key=lambda item: item[1])

@@ -45,7 +45,7 @@ def quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) ->
             cells.append(Cell(text.estimate(value, metric.digits), bold[metric.name][arm.arm.name]))
         rows.append((*cells, Cell(_seeds(arm))))
     for entry in summary.comparison.learn_nothing:
-        values = [Cell(text.fixed(entry.mean(metric.name), metric.digits)) for metric in metrics]
+        values = [Cell(text.fixed(entry.value(metric), metric.digits)) for metric in metrics]
         rows.append((Cell(f"{entry.label} (learns nothing)"), Cell(text.NOTHING), *values, Cell(text.NOTHING)))
     headings = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in metrics]
     return Section(

@@ -15,7 +15,7 @@ from bench import stats
 from bench.contracts import Metric
 from bench.stats import Array, Crossover, Estimate, PairedDifference
 from bench.store.read import Arm, Comparison, Run, metric_values
-from bench.store.schema import Evaluation, Measured
+from bench.store.schema import Evaluation, Measured, aggregate
 
 View = Literal["time", "steps", "samples", "flops"]
 VIEWS: tuple[View, ...] = ("time", "steps", "samples", "flops")
@@ -32,7 +32,7 @@ class ArmSummary:
     measured: Measured
     runs: tuple[Run, ...]
     finals: Mapping[str, Mapping[int, float]]
-    """Metric -> seed -> mean over the test samples; finished runs only."""
+    """Metric -> seed -> mean (or what the metric says) over the test samples; finished runs only."""
     train_rate: Estimate
     """Training samples a charged second."""
 
@@ -145,7 +145,7 @@ def _summarise_arm(comparison: Comparison, arm: Arm) -> ArmSummary:
         for metric in comparison.metrics:
             values = metric_values(run.result.records, metric.name)
             if values:
-                finals[metric.name][run.seed] = float(np.mean(list(values.values())))
+                finals[metric.name][run.seed] = aggregate(list(values.values()), metric.aggregate)
     return ArmSummary(arm, comparison.measured(arm), runs, finals, training_rate(finished))
 
 
@@ -186,16 +186,16 @@ def _curve(comparison: Comparison, run: Run, flops_per_sample: float, samples: f
         "samples": seen,
         "flops": seen * flops_per_sample,
     }
-    quality = np.array([_mean(evaluation, comparison.headline, samples) for evaluation in evaluations])
+    quality = np.array([_quality(evaluation, comparison.headline, samples) for evaluation in evaluations])
     # two evaluations may fall on one step of a slow arm: the later one stands
     keep = np.append(np.diff(positions["steps"]) > 0, True)
     annealed = tuple(evaluation.annealed for evaluation, kept in zip(evaluations, keep, strict=True) if kept)
     return RunCurve({view: values[keep] for view, values in positions.items()}, quality[keep], annealed)
 
 
-def _mean(evaluation: Evaluation, metric: Metric, samples: frozenset[str]) -> float:
+def _quality(evaluation: Evaluation, metric: Metric, samples: frozenset[str]) -> float:
     values = metric_values(evaluation.records, metric.name)
-    return float(np.mean([value for name, value in values.items() if name in samples]))
+    return aggregate([value for name, value in values.items() if name in samples], metric.aggregate)
 
 
 def compare(summary: Summary) -> list[Pair]:

@@ -231,4 +231,4 @@ def _crossover_cells(pair: Pair | None) -> dict[str, Raw]:
 def _learn_nothing_row(summary: Summary, entry: LearnNothing, keys: Sequence[str]) -> dict[str, Raw]:
     row: dict[str, Raw] = dict.fromkeys(keys)
     row |= {"kind": "learns nothing", "label": entry.label}
-    return row | {metric.name: entry.mean(metric.name) for metric in summary.comparison.metrics}
+    return row | {metric.name: entry.value(metric) for metric in summary.comparison.metrics}

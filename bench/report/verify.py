@@ -13,6 +13,7 @@ from bench.errors import UserError
 from bench.report import paper, tables
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
 from bench.store.read import open_comparison
+from bench.store.schema import aggregate
 
 WEIGHTS = "checkpoint.safetensors"
 """May be absent from a published result; its sum stays in the manifest."""
@@ -100,7 +101,8 @@ def _verify_run(run: Path, result: Verification) -> None:
     wrong = []
     for metric, value in outcome["final"].items():
         values = [record[metric] for record in last["records"] if metric in record]
-        if not values or not math.isclose(sum(values) / len(values), value, rel_tol=1e-9, abs_tol=1e-12):
+        how = outcome.get("aggregates", {}).get(metric, "mean")
+        if not values or not math.isclose(aggregate(values, how), value, rel_tol=1e-9, abs_tol=1e-12):
             wrong.append(metric)
     result.note(
         not wrong,

@@ -119,7 +119,8 @@ class EfficiencyRecord(_Record):
     seed: int
     limit_seconds: float
     limit_bytes: int
-    image_size: int
+    image_size: int | None = None
+    """Edge in pixels of what is timed, where images are."""
     architectures: tuple[Architecture, ...]
     code_sha256: str
     load_at_end: float | None = None

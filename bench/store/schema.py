@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from bench.contracts import SampleRecord
+from bench.contracts import Metric, SampleRecord
 
 SCHEMA = 1
 """Layout of the result folder that this reader understands."""
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; ``null`` (JSON has no NaN) reads as NaN."""
+
+
+def aggregate(values: Collection[float], how: str = "mean") -> float:
+    """One number for a run from those of its samples, at least one: their ``mean`` or ``median`` (`Metric.aggregate`)."""
+    return statistics.median(values) if how == "median" else math.fsum(values) / len(values)
 
 
 class _Record(BaseModel):
@@ -228,14 +234,14 @@ class LearnNothing(_Record):
     metrics: dict[str, Number]
     records: tuple[SampleRecord, ...] = ()
 
-    def mean(self, metric: str, samples: Collection[str] | None = None) -> float | None:
-        """Mean over its records (of `samples` only, if given) where it has any, else the stored mean; None without both."""
+    def value(self, metric: Metric, samples: Collection[str] | None = None) -> float | None:
+        """Of its records (of `samples` only, if given) where it has any, else as it is stored; None without both."""
         values = [
-            float(record[metric])
+            float(record[metric.name])
             for record in self.records
-            if record.get(metric) is not None and (samples is None or record["sample"] in samples)
+            if record.get(metric.name) is not None and (samples is None or record["sample"] in samples)
         ]
-        return math.fsum(values) / len(values) if values else self.metrics.get(metric)
+        return aggregate(values, metric.aggregate) if values else self.metrics.get(metric.name)
 
 
 class Sentinel(_Record):

@@ -19,6 +19,7 @@ from torch import Tensor
 from bench import PROTOCOL
 from bench.errors import UserError
 from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json, write_manifest
+from bench.store.schema import aggregate
 
 SCHEMA = 1
 TABLES = ("table.md", "table.csv", "table.tex", "curves.png", "curves.pdf", "ledger.png", "ledger.pdf")
@@ -134,7 +135,7 @@ class RunFolder:
         evaluations = read_lines(self.folder / "evals.jsonl")
         final: dict[str, float] = {}
         if evaluations and evaluations[-1]["annealed"]:
-            final = mean_metrics(evaluations[-1]["records"])
+            final = final_metrics(evaluations[-1]["records"], summary.get("aggregates", {}))
         write_bytes(self.folder / "checkpoint.safetensors", save(dict(weights)))
         write_json(self.folder / "ledger.json", ledger)
         write_json(
@@ -155,14 +156,13 @@ class RunFolder:
         self._evals.close()
 
 
-def mean_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean of every metric over the records that have it."""
+def final_metrics(records: Sequence[Mapping[str, Any]], aggregates: Mapping[str, str]) -> dict[str, float]:
+    """Every metric over the records that have it: their mean, unless `aggregates` says otherwise."""
     names = dict.fromkeys(name for record in records for name in record if name != "sample")
-    means = {}
-    for name in names:
-        values = [record[name] for record in records if name in record]
-        means[name] = sum(values) / len(values)
-    return means
+    return {
+        name: aggregate([record[name] for record in records if name in record], aggregates.get(name, "mean"))
+        for name in names
+    }
 
 
 class ComparisonFolder:

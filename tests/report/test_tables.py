@@ -3,15 +3,17 @@ import io
 import itertools
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
 
 from bench.report import tables
 from bench.report.sections import Section
+from bench.report.summary import summarise
 from bench.report.text import escape_latex, escape_markdown, fixed, probability, significant
 from bench.store.read import open_comparison
-from tests.report.fake_store import ARMS, FakeArm, FakeStore
+from tests.report.fake_store import ARMS, METRICS, FakeArm, FakeStore
 
 
 def section(table: tables.Table, title: str) -> Section:
@@ -39,6 +41,23 @@ def test_the_best_arm_is_bold_and_the_worse_ones_are_not(full):
     quality = section(tables.build(full), "Quality")
     psnr = quality.headings.index("PSNR (dB) ↑")
     assert [row[psnr].bold for row in quality.rows] == [False, False, False, True, False, False, False]
+
+
+def test_a_metric_may_be_a_median_over_the_samples(make_store):
+    task = {"name": "nvs", "options": {}, "metrics": [METRICS[0], {**METRICS[1], "aggregate": "median"}]}
+    comparison = make_store(comparison={"task": task})
+    finished = next(run for run in comparison.runs if run.finished)
+    values = sorted(record["ssim"] for record in finished.result.records)
+    table = tables.build(comparison)
+    arm = next(arm for arm in summarise(comparison).arms if arm.arm.name == finished.arm.name)
+    assert (
+        arm.finals["ssim"][finished.seed]
+        == pytest.approx((values[7] + values[8]) / 2)
+        != pytest.approx(sum(values) / 16)
+    )
+    nearest = comparison.learn_nothing[0]
+    assert nearest.value(comparison.metrics[1]) == pytest.approx(statistics.median(r["ssim"] for r in nearest.records))
+    assert tables.to_markdown(table)
 
 
 def test_baselines_that_learn_nothing_stand_apart(full):
