@@ -41,6 +41,8 @@ class Metric(NamedTuple):
     """What a reader must know to trust the number: definition, backbone, input range."""
     aggregate: str = "mean"
     """``mean`` or ``median``: what stands for a run, over the samples that have the metric."""
+    group: str = ""
+    """Heading of the table of its own that it stands in with others of its kind; empty: the first one."""
 
 
 class Symmetry(NamedTuple):

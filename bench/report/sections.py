@@ -34,9 +34,21 @@ class Section:
     sentences: tuple[str, ...] = ()
 
 
-def quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) -> Section:
-    """Final quality of each arm, then the baselines that learn nothing."""
-    metrics = summary.comparison.metrics
+QUALITY_SENTENCE = (
+    "Mean over the finished seeds [95 % interval over seeds]. Bold: not significantly worse than the best of the "
+    "column (paired by seed; ties after rounding share it). An arm that lacks seeds is never the best against arms "
+    "that have them, and is bold only where it is significantly better on the others."
+)
+
+
+def quality_sections(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) -> list[Section]:
+    """Final quality of each arm, then the baselines that learn nothing; a table for each group of metrics."""
+    groups = dict.fromkeys(metric.group for metric in summary.comparison.metrics)
+    return [_quality_section(summary, bold, group) for group in groups]
+
+
+def _quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]], group: str) -> Section:
+    metrics = [metric for metric in summary.comparison.metrics if metric.group == group]
     rows = []
     for arm in summary.arms:
         cells = [Cell(arm.arm.label), Cell(arm.arm.policy)]
@@ -49,16 +61,12 @@ def quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) ->
         rows.append((Cell(f"{entry.label} (learns nothing)"), Cell(text.NOTHING), *values, Cell(text.NOTHING)))
     headings = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in metrics]
     return Section(
-        title="Quality at the end of the budget",
+        title="Quality at the end of the budget" + f": {group}" * bool(group),
         headings=("arm", "batch policy", *headings, "seeds finished"),
         names=2,
         rows=tuple(rows),
         rule_before=len(summary.arms) if summary.comparison.learn_nothing else None,
-        sentences=(
-            "Mean over the finished seeds [95 % interval over seeds]. Bold: not significantly worse than the best of the "
-            "column (paired by seed; ties after rounding share it). An arm that lacks seeds is never the best against arms "
-            "that have them, and is bold only where it is significantly better on the others.",
-        ),
+        sentences=() if group else (QUALITY_SENTENCE,),
     )
 
 

@@ -20,7 +20,7 @@ from bench.report.sections import (
     Section,
     cost_section,
     paired_section,
-    quality_section,
+    quality_sections,
     views_section,
 )
 from bench.report.sentences import caption, run_notes, verdicts
@@ -68,7 +68,7 @@ def build(comparison: Comparison) -> Table:
         headline=f"{comparison.headline.label} at the end of the budget, paired by seed",
         verdicts=verdicts(summary, pairs),
         sections=(
-            quality_section(summary, bold),
+            *quality_sections(summary, bold),
             cost_section(summary),
             paired_section(summary, pairs),
             views_section(summary, standings(summary)),

@@ -60,6 +60,20 @@ def test_a_metric_may_be_a_median_over_the_samples(make_store):
     assert tables.to_markdown(table)
 
 
+def test_metrics_of_a_group_stand_in_a_table_of_their_own(make_store):
+    metrics = [METRICS[0], *({**metric, "group": "perception"} for metric in METRICS[1:])]
+    table = tables.build(make_store(comparison={"task": {"name": "nvs", "options": {}, "metrics": metrics}}))
+    first, second, *others = table.sections
+    assert (first.title, second.title) == (
+        "Quality at the end of the budget",
+        "Quality at the end of the budget: perception",
+    )
+    assert first.headings[2:] == ("PSNR (dB) ↑", "seeds finished")
+    assert second.headings[2:] == ("SSIM ↑", "ST-LPIPS ↓", "seeds finished")
+    assert len(first.rows) == len(second.rows)
+    assert not any(section.title.startswith("Quality") for section in others)
+
+
 def test_baselines_that_learn_nothing_stand_apart(full):
     table = tables.build(full)
     quality = section(table, "Quality")
