@@ -176,8 +176,8 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a published checkpoint for an architecture's ``from_reference``.
 
     Args:
-        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.ckpt``; of the latter only tensors and plain containers are read,
-            no code is run.
+        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.ckpt``; of the latter only tensors, plain containers and
+            ``argparse.Namespace`` are read, no code is run.
 
     Returns:
         The file's dict as it is: a state dict, or one that holds it under ``model``.
@@ -192,12 +192,15 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: a checkpoint must end in .safetensors, .pt, .pth or .ckpt, got {path.suffix!r}")
     if not path.is_file():
         raise UserError(f"{path}: no such file: check the path")
+    import argparse
     import pickle
 
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Trainer checkpoints of MAE and CrossMAE also hold their command line: plain values, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

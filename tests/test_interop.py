@@ -1,3 +1,4 @@
+import argparse
 import json
 import shutil
 
@@ -203,8 +204,17 @@ class Harmful:
         return print, ("this must not run",)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
-    torch.save({"model": Harmful()}, tmp_path / "bad.pt")
+def test_the_command_line_in_a_trainers_checkpoint_is_no_obstacle(tmp_path):
+    arguments = argparse.Namespace(lr=1e-3, model="mae_vit_base_patch16")
+    torch.save({"model": {"weight": torch.ones(2)}, "args": arguments, "epoch": 3}, tmp_path / "trainer.pth")
+    loaded = load_reference_checkpoint(tmp_path / "trainer.pth")
+    assert loaded["args"] == arguments
+    assert torch.equal(loaded["model"]["weight"], torch.ones(2))
+
+
+@pytest.mark.parametrize("content", [{"model": Harmful()}, {"args": argparse.Namespace(hidden=Harmful())}])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys, content):
+    torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(UserError, match="not a file of tensors alone") as raised:
         load_reference_checkpoint(tmp_path / "bad.pt")
     assert "\n" not in str(raised.value)
