@@ -210,7 +210,7 @@ def test_manifest_of_other_scenes_is_refused(tmp_path):
     folder = prepared(tmp_path)
     other = SceneSpec(**{**SPEC.__dict__, "seed": 5})
     folder.rename(split_folder(other, "train", tmp_path))
-    with pytest.raises(UserError, match="describes other scenes than were asked for"):
+    with pytest.raises(UserError, match="describes other scenes than was asked for"):
         open_split(other, "train", tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 
 def test_too_small_a_disk_is_refused_before_rendering(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     renders = Renders(monkeypatch)
     with pytest.raises(UserError, match=r"train needs 0 MiB in .*, but only 0 MiB are free"):
         prepared(tmp_path)

@@ -11,36 +11,31 @@ is in the manifest; both are replaced atomically, so a run that is killed at any
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.arrays import ArraySplit
+from bench.data.cache_folder import Progress, check_space, seal, sole_writer, unseal
 from bench.data.scenes.shards import ShardedArray, find_damage, write_array, write_atomically
 from bench.data.scenes.spec import SCENES_VERSION, SceneSpec, check_split, scene_generator, shard_ranges
 from bench.errors import UserError
-
-Progress = Callable[[str, int, int], None]
-"""`progress(label, done, total)`: called with done = 0 first and with done = total last; the unit is a scene."""
 
 FIELDS = ("rgb", "depth", "instance", "classes", "c2w", "intrinsics")
 BYTES_PER_PIXEL = 3 + 2 + 1 + 1
@@ -95,11 +90,7 @@ def prepare(
         raise UserError(f"workers must be >= 1, got {workers}")
     for split in dict.fromkeys(check_split(split) for split in splits):
         folder = split_folder(spec, split, cache_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make {folder}: {error.strerror}; choose another cache folder") from error
-        with _sole_writer(folder, split, progress):
+        with sole_writer(folder, f"renders {split} scenes", progress):
             _complete(spec, split, folder, workers or _usable_cores(), progress)
 
 
@@ -157,7 +148,8 @@ def _complete(spec: SceneSpec, split: str, folder: Path, workers: int, progress:
     _check_renderer()
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed; the lock says that it is gone
         leftover.unlink(missing_ok=True)
-    _check_space(spec, split, folder, sum(len(ranges[number]) for number in missing))
+    scenes = sum(len(ranges[number]) for number in missing)
+    check_space(folder, scenes * spec.views(split) * spec.image_size**2 * BYTES_PER_PIXEL, f"scenes: {split}")
     done = sum(len(ranges[number]) for number in shards)
     label = f"rendering {split} scenes"
     if progress:
@@ -231,46 +223,10 @@ def _check_renderer() -> None:
             raise UserError(f"scenes cannot be rendered: {package} is not installed; run pip install {package}")
 
 
-def _check_space(spec: SceneSpec, split: str, folder: Path, scenes: int) -> None:
-    need = scenes * spec.views(split) * spec.image_size**2 * BYTES_PER_PIXEL
-    free = shutil.disk_usage(folder).free
-    if free < 1.02 * need + 2**20:
-        raise UserError(
-            f"scenes: {split} needs {need / 2**20:.0f} MiB in {folder}, but only {free / 2**20:.0f} MiB are free; "
-            "free some or choose another cache folder"
-        )
-
-
-@contextmanager
-def _sole_writer(folder: Path, split: str, progress: Progress | None) -> Iterator[None]:
-    """Hold the folder's lock, waiting for another process if need be. The system frees it when a process dies."""
-    try:
-        file: IO[bytes] = open(folder / ".lock", "ab")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another cache folder") from error
-    with file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if progress and not told:
-                    progress(f"waiting for another process that renders {split} scenes", 0, 1)
-                    told = True
-                time.sleep(0.1)
-        yield
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _write_manifest(folder: Path, spec: SceneSpec, split: str, shards: dict[int, dict[str, Any]]) -> None:
     from bench.data.scenes.textures import OOD_TEXTURES, TEXTURES, photograph_sums
 
-    manifest: dict[str, Any] = {
+    manifest = {
         "spec": spec.describe(split),
         "complete": len(shards) == len(shard_ranges(spec, split)),
         "textures": list(OOD_TEXTURES if split == "ood" else TEXTURES),
@@ -278,22 +234,10 @@ def _write_manifest(folder: Path, spec: SceneSpec, split: str, shards: dict[int,
         "software": {name: version(name) for name in ("numpy", "trimesh", "embreex", "scikit-image")},
         "shards": {str(number): shards[number] for number in sorted(shards)},
     }
-    manifest["digest"] = _digest(manifest)
-    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_atomically(folder / "manifest.json", seal(manifest))
 
 
 def _read_manifest(folder: Path, spec: SceneSpec, split: str) -> dict[int, dict[str, Any]]:
     """Return the manifest's shards, or raise `UserError` if it is not what `_write_manifest` wrote for this spec."""
-    path = folder / "manifest.json"
-    mend = f"delete {folder} and run again"
-    try:
-        manifest = json.loads(path.read_text())
-        digest, recorded = manifest["digest"], _digest(manifest)
-        described, shards = manifest["spec"], {int(number): entry for number, entry in manifest["shards"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"scenes: {path} cannot be read ({type(error).__name__}); {mend}") from error
-    if digest != recorded:
-        raise UserError(f"scenes: {path} was changed after it was written; {mend}")
-    if described != spec.describe(split):
-        raise UserError(f"scenes: {path} describes other scenes than were asked for; {mend}")
-    return shards
+    manifest = unseal(folder / "manifest.json", spec.describe(split), "scenes")
+    return {int(number): entry for number, entry in manifest["shards"].items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import UserError
+from bench.data.cache_folder import disk_errors
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -22,7 +21,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises `UserError` on a full disk or a folder that cannot be written; nothing half-written is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with disk_errors(path):
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -32,12 +31,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mend = "no space left; free some or choose another cache folder, then run again: finished shards are kept"
-        else:
-            mend = f"{error.strerror or error}; choose a cache folder that can be written"
-        raise UserError(f"cannot write {path}: {mend}") from error
 
 
 def write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
