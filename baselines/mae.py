@@ -25,7 +25,7 @@ class MAEConfig(MaskedViTConfig):
 
 PRESETS: dict[str, MAEConfig] = {
     "tiny": MAEConfig(
-        image_size=64, patch_size=8, width=128, layers=6, heads=4, decoder_width=96, decoder_layers=4, decoder_heads=4
+        image_size=64, patch_size=8, width=96, layers=6, heads=4, decoder_width=64, decoder_layers=4, decoder_heads=4
     ),
     "small": MAEConfig(image_size=128, **{**SIZES["S/16"], "patch_size": 8}),
     "paper": MAEConfig(image_size=224, **SIZES["B/16"]),

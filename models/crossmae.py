@@ -75,7 +75,7 @@ class CrossMAEConfig(MaskedViTConfig):
 
 PRESETS: dict[str, CrossMAEConfig] = {
     "tiny": CrossMAEConfig(
-        image_size=64, patch_size=8, width=128, layers=6, heads=4, decoder_width=96, decoder_layers=6, decoder_heads=4
+        image_size=64, patch_size=8, width=96, layers=6, heads=4, decoder_width=64, decoder_layers=6, decoder_heads=4
     ),
     "small": CrossMAEConfig(image_size=128, **{**SIZES["S/16"], "patch_size": 8}),
     "paper": CrossMAEConfig(image_size=224, **SIZES["B/16"]),

@@ -28,6 +28,12 @@ class Salt(IntEnum):
     """Which views of a sample are its targets, where inputs may be."""
     TASK_MASK = 102
     """How many inputs of a sample are there."""
+    TASK_CROP = 103
+    """Which part of an image is seen."""
+    TASK_FLIP = 104
+    """Whether it is mirrored."""
+    TASK_NOISE = 105
+    """Which patches of an image are masked."""
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
