@@ -38,6 +38,15 @@ ARCHITECTURES: dict[str, Entry] = {
     "efficient-lvsm": Entry(
         "models.efficient_lvsm:EfficientLVSM", "nvs", "Efficient-LVSM, two streams with one-way cross-attention"
     ),
+    "mae": Entry("baselines.mae:MAE", "masked-image", "MAE, a self-attention decoder over all patches"),
+    "crossmae": Entry(
+        "models.crossmae:CrossMAE", "masked-image", "CrossMAE, masked patches read the visible ones by cross-attention"
+    ),
+    "hydrology-mae": Entry(
+        "models.hydrology_mae:HydrologyMAE",
+        "hydrology",
+        "daily fields and gauge series; cross- or self-attention decoders",
+    ),
 }
 
 TASKS: dict[str, Entry] = {
@@ -45,6 +54,16 @@ TASKS: dict[str, Entry] = {
         "bench.tasks.nvs:NovelViewSynthesis",
         "nvs",
         "novel view synthesis on rendered scenes, RealEstate10K, object renders, transforms.json",
+    ),
+    "masked-image": Entry(
+        "bench.tasks.masked_image:MaskedImage",
+        "masked-image",
+        "masked image modelling on rendered scenes or a folder of images",
+    ),
+    "hydrology": Entry(
+        "bench.tasks.hydrology:Hydrology",
+        "hydrology",
+        "masked fields and gauge series: generated, CAMELS-US, CAMELS-GB, Caravan, NetCDF grids",
     ),
 }
 

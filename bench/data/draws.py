@@ -34,6 +34,18 @@ class Salt(IntEnum):
     """Whether it is mirrored."""
     TASK_NOISE = 105
     """Which patches of an image are masked."""
+    HYDROLOGY_LENGTH = 201
+    """Days of a window."""
+    HYDROLOGY_MISSING = 202
+    """Modalities that a sample lacks."""
+    HYDROLOGY_IMAGES = 203
+    """Which patches are masked on which days."""
+    HYDROLOGY_IMAGE_ORDER = 204
+    """Order in which masked patches are predicted."""
+    HYDROLOGY_SERIES = 205
+    """Which days of the series are masked."""
+    HYDROLOGY_SERIES_ORDER = 206
+    """Order in which they are predicted."""
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

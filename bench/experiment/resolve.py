@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.machine import look_at_driver, look_at_processor, run_program
 from bench.store.provenance import source_files
 
-PLACES = frozenset(["data_path", "evaluation_index", "perceptual_loss_weights", "weights"])
+PLACES = frozenset(["data_path", "evaluation_index", "grids_path", "perceptual_loss_weights", "weights"])
 """Options of tasks and architectures that name a file or a folder."""
 
 
