@@ -34,7 +34,8 @@ class Metric(NamedTuple):
     """Key in the record, e.g. ``psnr``."""
     label: str
     """Heading in tables and on axes, with the unit, e.g. ``PSNR (dB)``."""
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None: neither, such as a ratio that should be near 1. Nothing is bold in its column, and it is no headline."""
     digits: int = 2
     """Digits behind the point in tables."""
     note: str = ""

@@ -56,7 +56,8 @@ class PairedDifference:
     interval: Interval | None
     count: int
     p_better: float | None
-    """Probability that the mean difference is on the better side, given the pairs; see `probability_positive`."""
+    """Probability that the mean difference is on the better side, given the pairs; see `probability_positive`. None where no
+    side is."""
     detectable: float | None
     """Minimum detectable difference (80 % power, two-sided 5 %) with this many pairs; see `detectable_difference`."""
 
@@ -127,14 +128,19 @@ def bootstrap_means(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int 
 
 
 def paired_difference(
-    first: Mapping[Key, float], second: Mapping[Key, float], *, higher_is_better: bool = True, seed: int = 0
+    first: Mapping[Key, float], second: Mapping[Key, float], *, higher_is_better: bool | None = True, seed: int = 0
 ) -> PairedDifference:
-    """Compare two sets of values by what they share (seeds, or test samples). Exchanging them only turns the signs."""
+    """Compare two sets of values by what they share (seeds, or test samples). Exchanging them only turns the signs.
+
+    Where neither side of 0 is better (None), there is no `p_better`.
+    """
     keys = [key for key in first if key in second]
     differences = np.array([first[key] - second[key] for key in keys], dtype=np.float64)
     mean, interval, count = mean_interval(differences, seed=seed)
     p_positive = probability_positive(differences, seed=seed)
-    p_better = p_positive if higher_is_better or p_positive is None else 1.0 - p_positive
+    p_better = None if p_positive is None or higher_is_better is None else p_positive
+    if p_better is not None and not higher_is_better:
+        p_better = 1.0 - p_better
     return PairedDifference(mean, interval, count, p_better, detectable_difference(differences))
 
 

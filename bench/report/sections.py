@@ -34,6 +34,7 @@ class Section:
     sentences: tuple[str, ...] = ()
 
 
+ARROWS = {True: "↑", False: "↓", None: ""}
 QUALITY_SENTENCE = (
     "Mean over the finished seeds [95 % interval over seeds]. Bold: not significantly worse than the best of the "
     "column (paired by seed; ties after rounding share it). An arm that lacks seeds is never the best against arms "
@@ -59,7 +60,7 @@ def _quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]], g
     for entry in summary.comparison.learn_nothing:
         values = [Cell(text.fixed(entry.value(metric), metric.digits)) for metric in metrics]
         rows.append((Cell(f"{entry.label} (learns nothing)"), Cell(text.NOTHING), *values, Cell(text.NOTHING)))
-    headings = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in metrics]
+    headings = [f"{metric.label} {ARROWS[metric.higher_is_better]}".rstrip() for metric in metrics]
     return Section(
         title="Quality at the end of the budget" + f": {group}" * bool(group),
         headings=("arm", "batch policy", *headings, "seeds finished"),

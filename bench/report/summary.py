@@ -114,7 +114,9 @@ def bold_arms(summary: Summary) -> dict[str, dict[str, bool]]:
                     [arm.finals[metric.name] for arm in summary.arms],
                     higher_is_better=metric.higher_is_better,
                     digits=metric.digits,
-                ),
+                )
+                if metric.higher_is_better is not None
+                else [False] * len(summary.arms),
                 strict=True,
             )
         )
@@ -226,7 +228,9 @@ def _crossover(summary: Summary, first: ArmSummary, second: ArmSummary, view: Vi
         curves = summary.curves[arm.arm.name]
         return {seed: (curve.positions[view], curve.quality) for seed, curve in curves.items()}
 
-    return stats.crossover(along(first), along(second), higher_is_better=summary.comparison.headline.higher_is_better)
+    return stats.crossover(
+        along(first), along(second), higher_is_better=bool(summary.comparison.headline.higher_is_better)
+    )
 
 
 def standings(summary: Summary) -> list[ViewStanding]:
@@ -253,7 +257,7 @@ def _standing(summary: Summary, view: View, policy: str, seeds: list[int]) -> Vi
         for curve in curves
     )
     means = [float(np.mean(list(values.values()))) for values in quality]
-    higher = summary.comparison.headline.higher_is_better
+    higher = bool(summary.comparison.headline.higher_is_better)
     leader, runner_up = sorted(range(len(arms)), key=lambda index: -means[index] if higher else means[index])[:2]
     return ViewStanding(
         view=view,

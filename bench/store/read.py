@@ -198,6 +198,10 @@ def open_comparison(folder: str | Path) -> Comparison:
         metrics = tuple(Metric(**metric) for metric in record.task.metrics)
     except TypeError as error:
         raise UserError(f"{path}: task.metrics: {error}; see docs/store.md") from None
+    if metrics[0].higher_is_better is None:
+        raise UserError(
+            f"{path}: task.metrics: the first, {metrics[0].name}, has no better side; put one first that has"
+        )
     return Comparison(folder, record, metrics)
 
 

@@ -8,6 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
+from bench.errors import UserError
 from bench.report import tables
 from bench.report.sections import Section
 from bench.report.summary import summarise
@@ -58,6 +59,20 @@ def test_a_metric_may_be_a_median_over_the_samples(make_store):
     nearest = comparison.learn_nothing[0]
     assert nearest.value(comparison.metrics[1]) == pytest.approx(statistics.median(r["ssim"] for r in nearest.records))
     assert tables.to_markdown(table)
+
+
+def test_a_metric_without_a_better_side_is_never_bold_and_never_better(make_store):
+    metrics = [METRICS[0], {**METRICS[1], "higher_is_better": None}]
+    comparison = make_store(comparison={"task": {"name": "nvs", "options": {}, "metrics": metrics}})
+    table = tables.build(comparison)
+    quality = section(table, "Quality")
+    assert quality.headings[2:] == ("PSNR (dB) ↑", "SSIM", "seeds finished")
+    assert any(row[2].bold for row in quality.rows)
+    assert not any(row[3].bold for row in quality.rows)
+    paired = section(table, "Paired")
+    assert {row[4].text for row in paired.rows if row[2].text == "SSIM"} == {"–"}
+    with pytest.raises(UserError, match="has no better side"):
+        make_store(comparison={"task": {"name": "nvs", "options": {}, "metrics": metrics[::-1]}})
 
 
 def test_metrics_of_a_group_stand_in_a_table_of_their_own(make_store):
