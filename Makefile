@@ -15,6 +15,8 @@ BATCH =
 DEVICE =
 #: OUT         folder for the runs (empty: a new one under runs/)
 OUT =
+#: TASK        whose architectures `make measure-efficiency` measures: nvs, masked-image or hydrology
+TASK = nvs
 #: FILES       fixtures for `make parity`
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)
 #: FOLDERS     folders for `make paper-tables` (empty: the published ones, else the newest run)
@@ -34,7 +36,7 @@ UNFINISHED := $(VENV)/.unfinished
 
 # A misspelt variable would otherwise be ignored in silence, and the run would not be the one that was meant. (Variables
 # are taken from the command line only: assigned with `=` above, they hide an environment variable of the same name.)
-known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT FILES FOLDERS ARGS PYTHON UPGRADE
+known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT TASK FILES FOLDERS ARGS PYTHON UPGRADE
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 unknown := $(filter-out $(known) MAKE% -%,$(given))
 ifneq ($(unknown),)
@@ -76,8 +78,8 @@ bench-micro: $(STAMP) ## time attention and block kernels of the arms; JSON goes
 	$(PY) -m pytest tests/micro --benchmark-only \
 		--benchmark-json=runs/micro/$(shell date +%Y%m%d-%H%M%S).json $(ARGS)
 
-measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, latency and memory against views; trains nothing
-	$(PY) -m bench measure-efficiency $(call flag,preset,$(PRESET)) $(call flag,device,$(DEVICE)) $(out)
+measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, time and memory of single calls; trains nothing (TASK=...)
+	$(PY) -m bench measure-efficiency $(call quote,$(TASK)) $(call flag,preset,$(PRESET)) $(call flag,device,$(DEVICE)) $(out)
 
 paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
 	$(PY) -m bench paper-tables $(FOLDERS) $(out)

@@ -446,7 +446,7 @@ def measure_efficiency(
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
-    """Count parameters and FLOPs at full size, time inference and its memory, and set the tables. Trains nothing."""
+    """Count parameters and FLOPs at full size, time calls (inference, or training steps) and their memory; set the tables."""
     from bench.engine.blocks import Interrupted
     from bench.experiment.efficiency import measure
     from bench.report import paper

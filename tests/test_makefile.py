@@ -86,6 +86,12 @@ def test_variables_become_options_and_empty_ones_are_left_to_the_comparison(proj
     assert project.command("plan", "SEEDS=5") == ".venv/bin/python -m bench plan 'nvs' --seeds '5'"
 
 
+def test_the_task_whose_cost_is_measured_can_be_named(project: Project) -> None:
+    measure = ".venv/bin/python -m bench measure-efficiency"
+    assert project.command("measure-efficiency") == f"{measure} 'nvs'"
+    assert project.command("measure-efficiency", "TASK=hydrology", "OUT=a") == f"{measure} 'hydrology' --out 'a'"
+
+
 def test_a_misspelt_variable_is_refused(project: Project) -> None:
     done = project.make("-n", "bench-time-budget", "BUGDET=45s")
     assert done.returncode != 0

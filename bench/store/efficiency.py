@@ -42,6 +42,8 @@ class Count(_Record):
     """Trainable weights."""
     counters: dict[str, int | None]
     """Forward FLOPs a sample by ``torch``, ``fvcore`` and ``closed_form``."""
+    parts: dict[str, int] = {}
+    """Closed forms of the ``encoder`` and the ``decoder``, of architectures that have both; they add up to the whole."""
     training_flops: int
     """FLOPs a sample of forward and backward as executed, recomputation of checkpointed blocks included."""
     linear_macs: int

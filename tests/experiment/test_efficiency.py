@@ -106,7 +106,7 @@ def test_a_row_is_counted_three_ways() -> None:
 def test_rows_and_groups_are_unique() -> None:
     rows = [(row.label, row.mode, *sorted(row.sizes.items())) for row in nvs.ViewSynthesis.rows]
     assert len(set(rows)) == len(rows)
-    groups = [tuple(group.items()) for group in nvs.ViewSynthesis.groups]
+    groups = [tuple(group.items()) for group in nvs.ViewSynthesis().groups("tiny")]
     assert len(set(groups)) == len(groups)
 
 
@@ -191,6 +191,41 @@ def test_calls_are_timed_in_turn_and_compared_with_the_full_pass() -> None:
     assert added["deviation"] == 0.25
 
 
+def test_a_call_that_is_foreseen_to_be_slow_is_run_once_before() -> None:
+    clock, log, foresight = Ticking(), [], Foresight()
+    measure_group([timed(clock, log, "a", seconds=4.0)], PLENTY, foresight, CPU, clock.now, rounds=1)
+    assert len(log) == 3 + 1
+    log.clear()
+    slow = timed(clock, log, "a", seconds=8.0, flops=200)
+    (record,) = measure_group([slow], PLENTY, foresight, CPU, clock.now, rounds=6)
+    assert len(log) == 1 + 6
+    assert (record["times_ms"], record["live_bytes"]) == ([8000.0] * 6, 8)
+    assert foresight.seconds(slow) == 8.0
+    log.clear()
+    (refused,) = measure_group([slow], Limits(8.5, 2**40), foresight, CPU, clock.now, rounds=1)
+    assert not refused["skipped"]
+    slower = timed(clock, log, "a", seconds=9.0, flops=200)
+    (refused,) = measure_group([slower], Limits(8.5, 2**40), foresight, CPU, clock.now, rounds=1)
+    assert refused["skipped"] == "took 9 s, above the limit of 8.5 s"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_training_calls_have_gradients_and_leave_autocast_after_each(training: bool) -> None:
+    weight = torch.ones(2, 2, requires_grad=True)
+    seen: list[tuple[bool, bool, torch.dtype]] = []
+
+    def run() -> torch.Tensor:
+        output = weight @ weight
+        seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled(), output.dtype))
+        if training:
+            output.sum().backward()  # would fail the second time if the cast weight were kept from the first
+        return output.detach()
+
+    call = TimedCall("a", "step", 1, 0, 1, lambda: Started(run, 0))
+    measure_group([call], PLENTY, Foresight(), CPU, Ticking().now, rounds=2, bf16=True, training=training)
+    assert seen == [(not training, training, torch.bfloat16)] * 5
+
+
 def test_a_call_that_would_take_too_long_is_not_started() -> None:
     clock, log, foresight = Ticking(), [], Foresight()
     limits = Limits(seconds=3.0, bytes=2**40)
@@ -230,10 +265,10 @@ def test_running_out_of_memory_is_a_reason_and_other_errors_are_errors() -> None
 
         return TimedCall("a", "full", 1, 0, 1, lambda: Started(run, 0))
 
-    (record,) = measure_group([failing("CUDA out of memory")], PLENTY, Foresight(), CPU, Ticking().now)
+    (record,) = measure_group([failing("CUDA out of memory")], PLENTY, Foresight(), CPU, Ticking().now, rounds=1)
     assert record["skipped"] == "ran out of memory"
     with pytest.raises(RuntimeError, match="broken"):
-        measure_group([failing("broken")], PLENTY, Foresight(), CPU, Ticking().now)
+        measure_group([failing("broken")], PLENTY, Foresight(), CPU, Ticking().now, rounds=1)
 
 
 # ----------------------------------------------------------------------------------------------------- the whole thing
@@ -243,7 +278,9 @@ class Small(nvs.ViewSynthesis):
     """The task's part with two rows and two groups."""
 
     rows = (row("efficient-lvsm:none"), row("efficient-lvsm:cross"))
-    groups = ({"input_views": 3, "target_views": 1}, {"input_views": 2, "target_views": 1})
+
+    def groups(self, preset: str) -> tuple[spec.Sizes, ...]:
+        return ({"input_views": 3, "target_views": 1}, {"input_views": 2, "target_views": 1})
 
 
 @pytest.fixture
@@ -317,7 +354,7 @@ def test_a_folder_of_other_measurements_is_refused(small: list[str], tmp_path: P
 
 
 def test_unknown_task_and_preset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task 'vos': has no efficiency tables; known: nvs"):
+    with pytest.raises(UserError, match="task 'vos': has no efficiency tables; known: hydrology, masked-image, nvs"):
         efficiency.measure("vos", console=Console(quiet=True), out=tmp_path)
     with pytest.raises(UserError, match="preset 'huge': is none of tiny, small, paper"):
         measure(tmp_path / "made", preset="huge")

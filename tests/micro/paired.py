@@ -15,19 +15,21 @@ class Ratio:
     median: float
     low: float
     high: float
-    """95 % interval of the median, from the order statistics of the rounds."""
+    """95 % interval of the median, from the order statistics of the rounds; of fewer than 6 rounds it is their range."""
     rounds: int
 
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] ({self.rounds} rounds)"
 
 
-def interleaved_ratio(first: Callable[[], object], second: Callable[[], object], *, rounds: int) -> Ratio:
-    """Time both functions, on one thread, in the order A B B A, ``rounds`` times, after two calls of each to warm up.
+def interleaved_ratio(
+    first: Callable[[], object], second: Callable[[], object], *, rounds: int, warmups: int = 2
+) -> Ratio:
+    """Time both functions, on one thread, in the order A B B A, ``rounds`` times, after ``warmups`` calls of each.
 
     A slow drift of the machine meets both alike; the median over the rounds forgets its jumps.
     """
-    for _ in range(2):
+    for _ in range(warmups):
         first()
         second()
     ratios = []

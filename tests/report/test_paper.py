@@ -14,9 +14,10 @@ import yaml
 from bench import PROTOCOL
 from bench.errors import UserError
 from bench.report import paper
-from bench.report.paper import counted, figures, quantities, timed
 from bench.report.paper.layout import Column, PaperTable, number, to_csv, to_latex, to_markdown
+from bench.report.paper.nvs import counted, figures, quantities, timed
 from bench.report.paper.published import FOLDER, read_published
+from bench.report.paper.quantities import Theirs
 from bench.report.plots import style
 from bench.stats import Estimate, Interval
 from bench.store.efficiency import Efficiency, open_efficiency
@@ -114,7 +115,7 @@ def opened(folder: Path) -> Efficiency:
 
 
 @pytest.fixture(scope="module")
-def published() -> quantities.Theirs:
+def published() -> Theirs:
     return read_published("nvs")
 
 
@@ -126,8 +127,9 @@ def rows_of(tables: list[PaperTable], name: str) -> list[dict[str, str]]:
 # ---------------------------------------------------------------------------------------------------- published numbers
 
 
-def test_every_published_number_says_where_it_comes_from_and_what_it_counts(published: quantities.Theirs) -> None:
-    for entry in published.values():
+@pytest.mark.parametrize("task", sorted(paper.TABLES))
+def test_every_published_number_says_where_it_comes_from_and_what_it_counts(task: str) -> None:
+    for entry in read_published(task).values():
         assert entry.status in ("README", "note", "run", "inferred")
         sentence = entry.sentence()
         for part in (f"[{entry.status}]", entry.quantity, entry.source, entry.setting, entry.convention):
@@ -156,7 +158,7 @@ def test_two_entries_of_one_name_and_a_missing_file_are_refused(tmp_path: Path) 
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
-def test_our_number_stands_beside_the_published_one(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_our_number_stands_beside_the_published_one(opened: Efficiency, published: Theirs) -> None:
     first = rows_of(counted.tables(opened, published), "parameters")[0]
     assert (first["parameters"], first["run"], first["over_run"]) == ("170795520", "170795520.0", "1.0")
     assert float(first["over_readme"]) == pytest.approx(0.9649, abs=1e-4)
@@ -167,13 +169,13 @@ def test_our_number_stands_beside_the_published_one(opened: Efficiency, publishe
     assert float(lvsm["note"]) == 1.6
 
 
-def test_what_was_not_counted_is_a_dash_and_an_empty_cell(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_what_was_not_counted_is_a_dash_and_an_empty_cell(opened: Efficiency, published: Theirs) -> None:
     (table,) = [table for table in counted.tables(opened, published) if table.name == "variants"]
     assert table.cells()[0][1:] == ["–", "1.98", "–", "1.149", "–"]
     assert rows_of([table], "variants")[0]["gflop"] == ""
 
 
-def test_adding_a_view(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_adding_a_view(opened: Efficiency, published: Theirs) -> None:
     computation = rows_of(counted.tables(opened, published), "incremental-computation")
     assert [float(row["lvsm_over_cached"]) for row in computation] == list(quantities.INCREMENTAL)
     assert {float(row["full_over_cached"]) for row in computation} == {2.0}
@@ -185,7 +187,7 @@ def test_adding_a_view(opened: Efficiency, published: quantities.Theirs) -> None
     assert float(latency[0]["cached"]) == pytest.approx(32 * 1.025)
 
 
-def test_what_was_not_timed_says_why(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_what_was_not_timed_says_why(opened: Efficiency, published: Theirs) -> None:
     text = {table.name: to_markdown(table) for table in timed.tables(opened, published)}
     reason = "Not timed: LVSM decoder-only, 64 input views: about 7 s a call foreseen, above 5 s."
     assert reason in text["latency-input-views"]
@@ -194,20 +196,20 @@ def test_what_was_not_timed_says_why(opened: Efficiency, published: quantities.T
     assert "| 64 | – |" in text["latency-input-views"]
 
 
-def test_where_and_under_which_load_it_was_measured(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_where_and_under_which_load_it_was_measured(opened: Efficiency, published: Theirs) -> None:
     note = to_markdown(timed.tables(opened, published)[0])
     assert "Here: Some CPU_1, 1 thread on 2 cores, preset tiny (64 px), fp32" in note
     assert "processor time, median of 6 interleaved rounds" in note
     assert "load average 0.5 to 16.0" in note
 
 
-def test_memory_counts_what_is_kept(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_memory_counts_what_is_kept(opened: Efficiency, published: Theirs) -> None:
     row = rows_of(timed.tables(opened, published), "memory-input-views")[0]
     assert float(row["lvsm_decoder_only_full"]) == 1.0
     assert float(row["efficient_lvsm_render"]) == 1.75
 
 
-def test_exponents_tell_quadratic_from_linear(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_exponents_tell_quadratic_from_linear(opened: Efficiency, published: Theirs) -> None:
     rows = {row["call"]: row for row in rows_of(timed.tables(opened, published), "exponents")}
     assert float(rows["LVSM decoder-only"]["input_views_latency"]) == pytest.approx(2)
     assert float(rows["LVSM decoder-only"]["full_size"]) == pytest.approx(2)
@@ -272,11 +274,11 @@ def test_several_folders_go_to_folders_of_their_own(folder: Path, tmp_path: Path
 
 def test_folders_that_hold_nothing_to_show_are_refused(tmp_path: Path) -> None:
     running = write_folder(tmp_path / "running", status="running")
-    with pytest.raises(UserError, match="is running, not finished; go on with `isochron measure-efficiency --out"):
+    with pytest.raises(UserError, match="is running, not finished; go on with `isochron measure-efficiency nvs --out"):
         paper.write([running])
     with pytest.raises(UserError, match=r"holds no efficiency\.json"):
         paper.write([tmp_path])
-    with pytest.raises(UserError, match="task 'vos' has no tables; known: nvs"):
+    with pytest.raises(UserError, match="task 'vos' has no tables; known: hydrology, masked-image, nvs"):
         paper.write([write_folder(tmp_path / "vos", task="vos")])
     with pytest.raises(UserError, match="schema is 2, this version reads 1"):
         paper.write([write_folder(tmp_path / "later", schema=2)])
@@ -304,7 +306,7 @@ def test_published_results_come_before_the_newest_run(tmp_path: Path) -> None:
     assert paper.find(results, runs) == [kept]
 
 
-def test_the_figures_show_every_call_on_logarithmic_axes(opened: Efficiency, published: quantities.Theirs) -> None:
+def test_the_figures_show_every_call_on_logarithmic_axes(opened: Efficiency, published: Theirs) -> None:
     with style():
         views, incremental = figures.draw_views(opened), figures.draw_incremental(opened, published)
     assert [ax.get_ylabel() for ax in views.axes] == ["latency (ms)", "memory (MiB)", "GFLOP"] * 2

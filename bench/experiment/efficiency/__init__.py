@@ -7,7 +7,7 @@ are *timed* in turn at the size of a preset: ``paper`` in bf16 on a GPU, ``tiny`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from bench.engine.memory import CudaMeter, available, steady_allocator
 from bench.errors import UserError
 from bench.experiment import resolve
 from bench.experiment.efficiency.count import count
-from bench.experiment.efficiency.spec import Row, Sizes, TaskEfficiency, task_efficiency
-from bench.experiment.efficiency.timing import ROUNDS, Foresight, Limits, measure_group
+from bench.experiment.efficiency.spec import Row, Sizes, TaskEfficiency, TimedCall, task_efficiency
+from bench.experiment.efficiency.timing import Foresight, Limits, measure_group
 from bench.machine import look_at_processor
 from bench.store.efficiency import COUNTS, RECORD, SCHEMA, TIMINGS
 from bench.store.files import LineFile, read_json, read_lines, write_json, write_manifest
@@ -31,8 +31,6 @@ from bench.store.provenance import code_hash, write_provenance
 from bench.store.write import ComparisonFolder
 
 PRESETS = ("tiny", "small", "paper")
-LIMIT_SECONDS = {"cpu": 5.0, "cuda": 15.0}
-"""Longest call that is timed: nine of them are made."""
 MEMORY_SHARE = 0.7
 """Share of the memory that is free now which one call may take."""
 SEED = 0
@@ -120,11 +118,11 @@ def _open(
         "device": resolve.describe_device(device, threads, limit),
         "precision": "bf16 autocast" if device.type == "cuda" else "fp32",
         "timed_by": PROCESSOR_TIME if device.type == "cpu" and threads == 1 else "wall time",
-        "rounds": ROUNDS,
+        "rounds": spec.rounds,
         "seed": SEED,
-        "limit_seconds": LIMIT_SECONDS[device.type],
+        "limit_seconds": spec.limit_seconds[device.type],
         "limit_bytes": limit,
-        "image_size": spec.image_size(preset),
+        **spec.setting(preset),
         "architectures": [
             {
                 "label": label,
@@ -193,15 +191,27 @@ def _time_groups(
     limits = Limits(record["limit_seconds"], record["limit_bytes"])
     foresight, preset, bf16 = Foresight(), record["preset"], record["precision"] != "fp32"
     torch.manual_seed(record["seed"])
-    models = {label: model.to(device).eval() for label, model in spec.models(preset).items()}
+    models = {label: model.to(device).train(spec.training) for label, model in spec.models(preset).items()}
 
     def calls(sizes: Sizes) -> Any:
         return spec.calls(models, sizes, preset, device, record["seed"])
 
+    def timed(group: Sequence[TimedCall]) -> list[dict[str, Any]]:
+        return measure_group(
+            group,
+            limits,
+            foresight,
+            device,
+            now,
+            bf16=bf16,
+            training=spec.training,
+            rounds=record["rounds"],
+        )
+
     def cost(sizes: Sizes) -> int:
         return sum(call.flops + call.start_flops for call in calls(sizes))
 
-    costs = sorted(((cost(sizes), sizes) for sizes in spec.groups), key=lambda item: item[0])
+    costs = sorted(((cost(sizes), sizes) for sizes in spec.groups(preset)), key=lambda item: item[0])
     stored = {tuple(sorted(line["sizes"].items())): line for line in read_lines(folder / TIMINGS)}
     lines = LineFile(folder / TIMINGS)
     try:
@@ -215,8 +225,7 @@ def _time_groups(
                 if line is None:
                     stop_if_asked()
                     load = look_at_processor().load
-                    measured = measure_group(group, limits, foresight, device, now, bf16=bf16, rounds=record["rounds"])
-                    lines.append({"sizes": dict(sizes), "load": load, "calls": measured})
+                    lines.append({"sizes": dict(sizes), "load": load, "calls": timed(group)})
                 else:
                     foresight.recall(group, line["calls"])
     finally:

@@ -45,11 +45,20 @@ def count_here(task: str, index: int) -> dict[str, Any]:
         "sizes": dict(row.sizes),
         "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
         "counters": report.counters,
+        "parts": _parts(module, counted.batch),
         "training_flops": report.training_per_sample,
         "linear_macs": macs,
         "norm_ops": norms,
         "convention": report.convention,
     }
+
+
+def _parts(module: nn.Module, batch: Batch) -> dict[str, int]:
+    """Closed forms of encoder and decoder where the module offers both."""
+    parts = {
+        part: getattr(module, f"{name}_flops", None) for part, name in (("encoder", "encode"), ("decoder", "decode"))
+    }
+    return {part: int(flops(batch)) for part, flops in parts.items() if flops} if all(parts.values()) else {}
 
 
 def layer_counts(module: nn.Module, inputs: Batch) -> tuple[int, int]:

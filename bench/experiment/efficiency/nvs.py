@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -75,17 +75,15 @@ class ViewSynthesis:
     """
 
     rows = _rows()
-    groups: tuple[Sizes, ...] = tuple(
-        {"input_views": inputs, "target_views": targets}
-        for inputs, targets in dict.fromkeys(
-            [
-                *VIEWS,
-                EFFICIENCY_TABLE,
-                *((views, TARGETS) for views in INPUT_SWEEP),
-                *((INPUTS, views) for views in TARGET_SWEEP),
-            ]
-        )
-    )
+    training = False
+    rounds = 7
+    limit_seconds: ClassVar = {"cpu": 5.0, "cuda": 15.0}
+
+    def groups(self, preset: str) -> tuple[Sizes, ...]:
+        """The views of the tables and of both sweeps, whatever the preset."""
+        views = [*VIEWS, EFFICIENCY_TABLE]
+        views += [(inputs, TARGETS) for inputs in INPUT_SWEEP] + [(INPUTS, targets) for targets in TARGET_SWEEP]
+        return tuple({"input_views": inputs, "target_views": targets} for inputs, targets in dict.fromkeys(views))
 
     def counted(self, row: Row) -> Counted:
         """Module and meta batch of a row."""
@@ -96,9 +94,9 @@ class ViewSynthesis:
             return Counted(lambda: AddView(_build(row.architecture, row.options), batch), added, FIELDS)
         return Counted(lambda: _build(row.architecture, row.options), batch, FIELDS)
 
-    def image_size(self, preset: str) -> int:
-        """Edge in pixels at which a preset of the task works."""
-        return PRESETS[preset].image_size
+    def setting(self, preset: str) -> dict[str, Any]:
+        """The edge in pixels at which a preset of the task works."""
+        return {"image_size": PRESETS[preset].image_size}
 
     def models(self, preset: str) -> dict[str, nn.Module]:
         """The three families at the preset's size."""
@@ -113,7 +111,7 @@ class ViewSynthesis:
     ) -> list[TimedCall]:
         """Full passes of all families, renderings of encoded scenes, and, from two earlier views on, one added view."""
         inputs, targets = sizes["input_views"], sizes["target_views"]
-        batch = synthetic_batch(inputs, targets, self.image_size(preset), device, seed)
+        batch = synthetic_batch(inputs, targets, PRESETS[preset].image_size, device, seed)
         extent = (inputs + 1) * targets
         made = []
         for label, module in models.items():

@@ -14,7 +14,7 @@ from bench.contracts import Batch
 from bench.errors import UserError
 
 Sizes = Mapping[str, int]
-"""Shape of a batch of one sample, such as ``{"input_views": 4, "target_views": 8}``."""
+"""Shape of a batch, such as ``{"input_views": 4, "target_views": 8}``; of one sample unless it says another ``batch``."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Started(NamedTuple):
     """A call that is ready to be timed."""
 
     run: Callable[[], Tensor]
-    """Makes the outputs; must not change what it works on."""
+    """Makes the outputs (in training: the loss, detached); must not change what it works on."""
     held_bytes: int
     """Memory of what was prepared for it and is kept between calls (a key-value cache)."""
 
@@ -67,20 +67,45 @@ class TimedCall:
     start: Callable[[], Started]
 
 
+def backward_too(forward: int) -> int:
+    """FLOPs of forward and backward: every product has two in its gradient, as large as itself."""
+    return 3 * forward
+
+
+def training_call(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Started]:
+    """`TimedCall.start` of a step: the loss, and the gradients of all weights of `module`, which are dropped at once."""
+
+    def step() -> Tensor:
+        value = loss()
+        torch.autograd.backward(value)
+        module.zero_grad(set_to_none=True)
+        return value.detach()
+
+    return lambda: Started(step, 0)
+
+
 class TaskEfficiency(Protocol):
     """A task's part: register it in `TASKS`."""
 
     rows: Sequence[Row]
     """To be counted, at the published size whatever the preset."""
-    groups: Sequence[Sizes]
-    """Shapes to be timed, in a sensible order of reading."""
+    training: bool
+    """Whether calls are timed with gradients, forward and backward, or in inference mode."""
+    rounds: int
+    """Timed rounds of a group; 6 is the least that gives a median a 95 % interval."""
+    limit_seconds: Mapping[str, float]
+    """Longest call that is timed, by the kind of device."""
+
+    def groups(self, preset: str) -> Sequence[Sizes]:
+        """Shapes to be timed, in a sensible order of reading."""
+        ...
 
     def counted(self, row: Row) -> Counted:
         """Module and batch of a row."""
         ...
 
-    def image_size(self, preset: str) -> int:
-        """Edge in pixels at which a preset is timed."""
+    def setting(self, preset: str) -> dict[str, Any]:
+        """What the record says of the size that is timed, beside the preset's name."""
         ...
 
     def models(self, preset: str) -> dict[str, nn.Module]:
@@ -94,7 +119,11 @@ class TaskEfficiency(Protocol):
         ...
 
 
-TASKS = {"nvs": "bench.experiment.efficiency.nvs:ViewSynthesis"}
+TASKS = {
+    "nvs": "bench.experiment.efficiency.nvs:ViewSynthesis",
+    "masked-image": "bench.experiment.efficiency.masked_image:MaskedImage",
+    "hydrology": "bench.experiment.efficiency.hydrology:Hydrology",
+}
 
 
 def task_efficiency(task: str) -> TaskEfficiency:

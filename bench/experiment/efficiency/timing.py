@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from bench.engine.memory import is_out_of_memory
 from bench.experiment.efficiency.spec import Started, TimedCall
 from bench.experiment.measure import synchronizer
 
-ROUNDS = 7
-"""Timed rounds of a group; 6 is the least that gives a median a 95 % interval."""
+Result = TypeVar("Result")
+
+SLOW_SECONDS = 5.0
+"""A call that takes so long is warm after one run, and its memory is seen in that one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Foresight:
 
     def learn(self, call: TimedCall, seconds: float, live_bytes: int | None) -> None:
         """Take note of what a call took."""
-        for key in ((call.label, call.mode), (call.label, "")):
+        for key in _keys(call):
             self._seconds[key] = seconds, call.flops
             if live_bytes is not None:
                 self._bytes[key] = live_bytes, call.extent
@@ -49,21 +52,32 @@ class Foresight:
             if record.get("times_ms"):
                 self.learn(call, statistics.median(record["times_ms"]) / 1e3, record["live_bytes"])
 
+    def seconds(self, call: TimedCall) -> float:
+        """What `call` alone will take; 0 if nothing is known."""
+        return self._seconds_a_flop(call) * call.flops
+
+    def _seconds_a_flop(self, call: TimedCall) -> float:
+        seconds, flops = next((self._seconds[key] for key in _keys(call) if key in self._seconds), (0.0, 1))
+        return seconds / flops
+
     def reason(self, call: TimedCall, limits: Limits) -> str:
         """Why not to start `call`; empty if nothing is known against it."""
-        keys = (call.label, call.mode), (call.label, "")  # the same kind of call, or else the architecture's last one
-        seconds, flops = next((self._seconds[key] for key in keys if key in self._seconds), (0.0, 1))
         # The preparation of a call (encoding the scene) is waited for as well.
-        foreseen = seconds * max(call.flops, call.start_flops) / flops
+        foreseen = self._seconds_a_flop(call) * max(call.flops, call.start_flops)
         if foreseen > limits.seconds:
             return f"about {_number(foreseen)} s a call foreseen, above the limit of {limits.seconds:g} s"
-        live, extent = next((self._bytes[key] for key in keys if key in self._bytes), (0, 1))
+        live, extent = next((self._bytes[key] for key in _keys(call) if key in self._bytes), (0, 1))
         needed = live * call.extent / extent
         if needed > limits.bytes:
             return (
                 f"about {_number(needed / 2**30)} GiB foreseen, above the limit of {_number(limits.bytes / 2**30)} GiB"
             )
         return ""
+
+
+def _keys(call: TimedCall) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The same kind of call, or else the last one of the architecture."""
+    return (call.label, call.mode), (call.label, "")
 
 
 class TooSlow(Exception):
@@ -77,34 +91,49 @@ def measure_group(
     device: torch.device,
     now: Callable[[], int],
     *,
+    rounds: int,
     bf16: bool = False,
-    rounds: int = ROUNDS,
+    training: bool = False,
 ) -> list[dict[str, Any]]:
     """Time every call once in each of `rounds` rounds, in a balanced order; the ``calls`` of a line of ``timings.jsonl``.
 
-    `now` gives the nanoseconds that calls are timed by. Each is run three times before: to warm up, to see whether it keeps to the limit, and to see its memory. Inference mode
-    throughout; bf16 autocast on request, which casts the weights once for all calls, as a deployed model would.
+    `now` gives the nanoseconds that calls are timed by. Each is run three times before: to warm up, to see whether it keeps
+    to the limit, and to see its memory; once, if it is slow (`SLOW_SECONDS`). Inference mode, unless the calls are
+    ``training`` ones. bf16 autocast on request: in inference it casts the weights once for all calls, as a deployed model
+    would, in training once a call, as a step does.
     """
     synchronize = synchronizer(device)
     records: dict[str, dict[str, Any]] = {}
     ready: dict[str, Started] = {}
     full: dict[str, Tensor] = {}
 
-    def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    def autocast(wanted: bool) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=bf16) if wanted else nullcontext()
+
+    def seconds(run: Callable[[], Result]) -> tuple[float, Result]:
         synchronize()
         start = now()
-        output = run()
+        with autocast(training):  # left after every step: weights that were cast belong to the graph of one
+            result = run()
         synchronize()
-        return (now() - start) / 1e9, output
+        return (now() - start) / 1e9, result
 
     def prepare(call: TimedCall, record: dict[str, Any]) -> Started:
-        started = call.start()
-        first, output = seconds(started.run)
-        taken = first if first > 2 * limits.seconds else seconds(started.run)[0]
-        if taken > limits.seconds:
-            foresight.learn(call, taken, None)
-            raise TooSlow(f"took {_number(taken)} s, above the limit of {limits.seconds:g} s")
-        record |= {"held_bytes": started.held_bytes, **_memory(started.run, device)}
+        def refuse_if_slow(taken: float) -> None:
+            if taken > limits.seconds:
+                foresight.learn(call, taken, None)
+                raise TooSlow(f"took {_number(taken)} s, above the limit of {limits.seconds:g} s")
+
+        started, slow = call.start(), foresight.seconds(call) > SLOW_SECONDS
+        if not slow:
+            first, _ = seconds(started.run)
+            taken = first if first > 2 * limits.seconds else seconds(started.run)[0]
+            refuse_if_slow(taken)
+        watched, (output, memory) = seconds(lambda: _watched(started.run, device))
+        if slow:
+            taken = watched
+            refuse_if_slow(taken)
+        record |= {"held_bytes": started.held_bytes, **memory}
         foresight.learn(call, taken, record["live_bytes"])
         if call.mode == "full":
             full[call.label] = output.float()
@@ -112,7 +141,7 @@ def measure_group(
             record["deviation"] = float((output.float() - full[call.label]).abs().max())
         return started
 
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(not training), autocast(not training):
         for call in calls:
             name, reason = f"{call.label}/{call.mode}", foresight.reason(call, limits)
             record = records[name] = {"label": call.label, "mode": call.mode, "flops": call.flops, "skipped": reason}
@@ -141,15 +170,17 @@ def _number(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
-def _memory(run: Callable[[], Tensor], device: torch.device) -> dict[str, int]:
-    """Bytes of the tensors that a call makes at once, and on CUDA what its allocator's peak rises by."""
+def _watched(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, dict[str, int]]:
+    """Outputs, the bytes of the tensors that a call makes at once, and on CUDA what its allocator's peak rises by."""
+    outputs: list[Tensor] = []
     if device.type != "cuda":
-        return {"live_bytes": peak_live_bytes(run)}
+        live = peak_live_bytes(lambda: outputs.append(run()))
+        return outputs[0], {"live_bytes": live}
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    live = peak_live_bytes(run)
+    live = peak_live_bytes(lambda: outputs.append(run()))
     torch.cuda.synchronize(device)
-    return {"live_bytes": live, "allocator_bytes": torch.cuda.max_memory_allocated(device) - before}
+    return outputs[0], {"live_bytes": live, "allocator_bytes": torch.cuda.max_memory_allocated(device) - before}
 
 
 def _release(device: torch.device) -> None:

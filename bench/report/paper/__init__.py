@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.report.paper import counted, figures, timed
+from bench.report.paper import hydrology, masked_image, nvs
 from bench.report.paper.layout import to_csv, to_latex, to_markdown
 from bench.report.paper.published import Published, read_published
 from bench.store.efficiency import RECORD, RENDERED, Efficiency, open_efficiency
 
-TABLES = {"nvs": (counted.tables, timed.tables)}
+TABLES = {"nvs": nvs.make_tables, "masked-image": masked_image.make_tables, "hydrology": hydrology.make_tables}
 """Task -> what makes its tables; a task that registers here brings ``bench/published/TASK.yaml``."""
-FIGURES = {"nvs": figures.write}
+FIGURES = {"nvs": nvs.write_figures, "masked-image": masked_image.write_figures, "hydrology": hydrology.write_figures}
 
 
 def find(results: Path = Path("results"), runs: Path = Path("runs")) -> list[Path]:
@@ -75,7 +75,7 @@ def differences(folder: Path) -> list[str]:
 def render(efficiency: Efficiency, published: Mapping[str, Published]) -> dict[str, str]:
     """File name to content of all tables."""
     record = efficiency.record
-    made = [table for make in TABLES[record.task] for table in make(efficiency, published)]
+    made = TABLES[record.task](efficiency, published)
     head = (
         f"# Efficiency without training: {record.task}, timed at preset {record.preset} on {record.device.name}\n\n"
         "Ours beside the published numbers. [README]: the authors' own; [note]: a third party quotes a paper; [run]: an "
@@ -94,7 +94,7 @@ def _read(folder: Path) -> tuple[Efficiency, Mapping[str, Published]]:
     record = efficiency.record
     if record.status != "finished":
         raise UserError(
-            f"{folder}: is {record.status}, not finished; go on with `isochron measure-efficiency --out {folder}`"
+            f"{folder}: is {record.status}, not finished; go on with `isochron measure-efficiency {record.task} --out {folder}`"
         )
     if record.task not in TABLES:
         raise UserError(f"{folder}: task {record.task!r} has no tables; known: {', '.join(sorted(TABLES))}")

@@ -1,4 +1,4 @@
-"""What the tables and figures of view synthesis read from the measurements, under the names that they show."""
+"""What the tables and figures of every task read from the measurements."""
 
 from __future__ import annotations
 
@@ -10,31 +10,7 @@ from bench.report.paper.published import Published
 from bench.stats import Estimate, median_interval
 from bench.store.efficiency import Call, Efficiency
 
-LVSM, LATENTS, OURS = "lvsm-decoder-only", "lvsm-encoder-decoder", "efficient-lvsm"
-FAMILIES = (LVSM, LATENTS, OURS)
-CALLS = {
-    (LVSM, "full"): "LVSM decoder-only",
-    (LATENTS, "full"): "LVSM encoder-decoder",
-    (LATENTS, "render"): "LVSM encoder-decoder, from latents",
-    (OURS, "full"): "Efficient-LVSM, no cache",
-    (OURS, "add"): "Efficient-LVSM, one view added",
-    (OURS, "render"): "Efficient-LVSM, from cache",
-}
-"""Label and mode of what is timed -> its name in tables and figures."""
-TARGETS, INPUTS = 8, 4
-"""Target views where the input views vary, and the other way round."""
-ASYMPTOTIC_FROM = 8
-"""Views from which exponents are fitted: below, what does not grow with the views hides what does."""
-
-INCREMENTAL = (4, 8, 16, 32, 48, 64)
-"""Input views, the added one included, of the published table."""
-
 Theirs = Mapping[str, Published]
-
-
-def views(inputs: int, targets: int = TARGETS) -> dict[str, int]:
-    """Sizes of a row or a group."""
-    return {"input_views": inputs, "target_views": targets}
 
 
 def latency(call: Call | None) -> Estimate | None:
@@ -52,12 +28,6 @@ def quotient(first: Call | None, second: Call | None) -> Estimate | None:
     if first is None or second is None or not (first.times_ms and second.times_ms):
         return None
     return median_interval([one / other for one, other in zip(first.times_ms, second.times_ms, strict=True)])
-
-
-def tflop(efficiency: Efficiency, label: str, sizes: Mapping[str, int], mode: str = "full") -> float | None:
-    """Counted forward TFLOP of a row."""
-    row = efficiency.count(label, sizes, mode)
-    return None if row is None else row.flops / 1e12
 
 
 def exponent(values: Mapping[int, Iterable[float]]) -> Estimate | None:
@@ -80,25 +50,14 @@ def sources(*entries: Published) -> tuple[str, ...]:
     return tuple(entry.sentence() for entry in entries)
 
 
-def here(efficiency: Efficiency) -> str:
-    """The sentence that says where and how latencies were measured."""
+def here(efficiency: Efficiency, size: str, call: str) -> str:
+    """The sentence that says where and how times were measured, at which size, and what a call is made on."""
     record, device = efficiency.record, efficiency.record.device
     loads = [group.load for group in efficiency.groups]
     threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
     cores = f", {threads} on {device.cores} cores" if device.kind == "cpu" else ""
     return (
-        f"Here: {device.name}{cores}, preset {record.preset} ({record.image_size} px), {record.precision}, torch "
-        f"{device.torch}, eager, one scene; {record.timed_by}, median of {record.rounds} interleaved rounds [95 % interval]; load "
-        f"average {min(loads, default=0):.1f} to {max(loads, default=0):.1f}."
+        f"Here: {device.name}{cores}, {size}, {record.precision}, torch {device.torch}, eager, {call}; {record.timed_by}, "
+        f"median of {record.rounds} interleaved rounds [95 % interval]; load average {min(loads, default=0):.1f} to "
+        f"{max(loads, default=0):.1f}."
     )
-
-
-def sweep(efficiency: Efficiency, vary: str) -> dict[int, dict[tuple[str, str], Call]]:
-    """Calls by number of views while `vary` (``input_views`` or ``target_views``) varies, fewest first."""
-    fixed = {"target_views": TARGETS} if vary == "input_views" else {"input_views": INPUTS}
-    found = {
-        group.sizes[vary]: {(call.label, call.mode): call for call in group.calls}
-        for group in efficiency.groups
-        if fixed.items() <= group.sizes.items()
-    }
-    return dict(sorted(found.items()))

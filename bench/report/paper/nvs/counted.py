@@ -6,19 +6,8 @@ from collections.abc import Mapping
 
 from bench.report import text
 from bench.report.paper.layout import Column, PaperTable, as_printed, number, ratio, whole
-from bench.report.paper.quantities import (
-    CALLS,
-    FAMILIES,
-    INCREMENTAL,
-    LATENTS,
-    LVSM,
-    OURS,
-    Theirs,
-    over,
-    sources,
-    tflop,
-    views,
-)
+from bench.report.paper.nvs.quantities import CALLS, FAMILIES, INCREMENTAL, LATENTS, LVSM, OURS, tflop, views
+from bench.report.paper.quantities import Theirs, over, sources
 from bench.store.efficiency import Efficiency
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.report import plots
-from bench.report.paper.published import Published
-from bench.report.paper.quantities import (
+from bench.report.paper.nvs.quantities import (
     CALLS,
     FAMILIES,
     INCREMENTAL,
@@ -20,14 +19,12 @@ from bench.report.paper.quantities import (
     LVSM,
     OURS,
     TARGETS,
-    latency,
-    memory,
-    over,
-    quotient,
     sweep,
     tflop,
     views,
 )
+from bench.report.paper.published import Published
+from bench.report.paper.quantities import latency, memory, over, quotient
 from bench.store.efficiency import Call, Efficiency
 
 if TYPE_CHECKING:

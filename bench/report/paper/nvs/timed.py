@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.report import text
 from bench.report.paper.layout import Column, PaperTable, as_printed, number
-from bench.report.paper.quantities import (
+from bench.report.paper.nvs.quantities import (
     ASYMPTOTIC_FROM,
     CALLS,
     INCREMENTAL,
@@ -15,18 +15,12 @@ from bench.report.paper.quantities import (
     LVSM,
     OURS,
     TARGETS,
-    Theirs,
-    exponent,
     here,
-    latency,
-    memory,
-    over,
-    quotient,
-    sources,
     sweep,
     tflop,
     views,
 )
+from bench.report.paper.quantities import Theirs, exponent, latency, memory, over, quotient, sources
 from bench.stats import Estimate
 from bench.store.efficiency import Call, Efficiency
 
