@@ -152,7 +152,7 @@ class ModalityDecoder(nn.Module):
     def _read(self, queries: Tensor, mask: Tensor | None, maps: Sequence[Tensor], source_mask: Tensor | None) -> Tensor:
         """Form ``cross``: -> [B, M, D]."""
         tokens = layout(mask, queries, self.head_dim, self.ragged)
-        sources = layout(source_mask, maps[0], self.head_dim, self.ragged)
+        sources = layout(source_mask, maps[0], self.head_dim, self.ragged, readers=tokens)
         maps = [sources.pack(one) for one in maps]
         read = [maps[0]] * len(self.blocks) if self.feature_maps is None else self.feature_maps(maps)
         x = tokens.pack(queries)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.layers.attention import attend
 from models.layers.packed import Packed, Padded, layout, varlen_problem
 from models.layers.vit import Block, CrossBlock
 
@@ -102,11 +103,11 @@ def test_unpacking_undoes_packing(lengths):
     assert torch.equal(padded.grad, mask[..., None].expand_as(padded).float())
 
 
-def layouts(mask):
+def layouts(mask, readers=None):
     return {
-        "padded": Padded(mask),
-        "packed": Packed(mask),
-        "packed attention": Packed(mask, varlen=True),
+        "padded": lambda: Padded(mask),
+        "packed": lambda: Packed(mask, readers),
+        "packed attention": lambda: Packed(mask, readers, varlen=True),
     }
 
 
@@ -117,7 +118,8 @@ def test_blocks_are_what_they_are_on_each_sequence_alone(modern, kind, self_atte
     lengths, sources = LENGTHS[0], [length + 1 for length in LENGTHS[1]]
     block, cross = Block(16, 2), CrossBlock(16, 24, 2, self_attention)
     x, source = torch.randn(4, max(lengths), 16), torch.randn(4, max(sources), 24)
-    tokens, keys = layouts(mask_of(lengths))[kind], layouts(mask_of(sources))[kind]
+    tokens = layouts(mask_of(lengths))[kind]()
+    keys = layouts(mask_of(sources), tokens)[kind]()
     own = tokens.unpack(tokens.block(block, tokens.pack(x)))
     read = tokens.unpack(tokens.cross_block(cross, tokens.pack(x), keys.pack(source), keys))
     assert own.isfinite().all()
@@ -136,3 +138,61 @@ def test_the_padding_is_not_computed_when_packed():
     packed = Packed(mask)
     packed.block(block, packed.pack(torch.randn(2, 8, 16)))
     assert seen == [(9, 16)]
+
+
+masks = st.integers(1, 5).flatmap(
+    lambda samples: st.tuples(
+        *(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=samples, max_size=samples) for n in (6, 4))
+    )
+)
+
+
+@given(masks=masks)
+def test_grouped_attention_is_exact_whatever_stands_where(masks):
+    """Gaps anywhere, sequences without a token, one sequence alone, all alike: results and gradients."""
+    torch.manual_seed(0)
+    mask, source_mask = map(torch.tensor, masks)
+    source_mask[:, 0] = True  # what reads needs something to read
+    block, cross = Block(8, 2).double(), CrossBlock(8, 12, 2, self_attention=True).double()
+    x = torch.randn(*mask.shape, 8, dtype=torch.double)
+    source = torch.randn(*source_mask.shape, 12, dtype=torch.double)
+    x, source = x.masked_fill(~mask[..., None], torch.nan), source.masked_fill(~source_mask[..., None], torch.nan)
+    x.requires_grad_()
+    source.requires_grad_()
+    tokens = Packed(mask)
+    sources = Packed(source_mask, tokens)
+    read = tokens.cross_block(cross, tokens.block(block, tokens.pack(x)), sources.pack(source), sources)
+    alone = [
+        cross(block(own[None, own_mask]), other[None, other_mask])[0]
+        for own, own_mask, other, other_mask in zip(x, mask, source, source_mask, strict=True)
+        if own_mask.any()
+    ]
+    expected = torch.cat(alone) if alone else read.detach()
+    torch.testing.assert_close(read, expected)
+    if alone:
+        weights = [x, source, *block.parameters(), *cross.parameters()]
+        found = torch.autograd.grad(read.square().sum(), weights)
+        torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), weights))
+
+
+def test_a_short_sequence_is_padded_to_its_group_only(monkeypatch):
+    mask = mask_of([9, 2, 8, 3])
+    mask[0, [1, 4]] = False  # a gap is no padding either
+    tokens = Packed(mask)
+    sources = Packed(mask_of([1, 6, 2, 5]), tokens)
+    seen = []
+
+    def seeing(queries, keys, values, mask):
+        seen.append((*queries.shape[:2], *keys.shape[:2]))
+        return attend(queries, keys, values, mask)
+
+    monkeypatch.setattr("models.layers.packed.attend", seeing)
+    block = CrossBlock(16, 24, 2, self_attention=True)
+    tokens.cross_block(block, torch.randn(20, 16), torch.randn(14, 24), sources)
+    assert seen == [(2, 3, 2, 3), (2, 8, 2, 8), (2, 3, 2, 6), (2, 8, 2, 2)]
+
+
+def test_sources_in_other_groups_are_refused():
+    tokens, sources = Packed(mask_of([1, 2])), Packed(mask_of([2, 1]))
+    with pytest.raises(ValueError, match="sources must be laid out for those that read them"):
+        tokens.cross_block(CrossBlock(16, 16, 2), torch.randn(3, 16), torch.randn(3, 16), sources)
