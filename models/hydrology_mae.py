@@ -95,9 +95,10 @@ class HydrologyMAEConfig:
         ratio = self.prediction_ratio
         if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1):
             raise ValueError(f"prediction_ratio must be above 0 and at most 1, or null for all, got {ratio!r}")
-        for name in ("decoder_self_attention", "weighted_feature_maps"):
-            if self.decoder == "self" and getattr(self, name):
-                raise ValueError(f"{name} needs decoder 'cross', got 'self': set decoder: cross, or {name}: false")
+        for name, off in (("decoder_self_attention", False), ("weighted_feature_maps", False), ("prediction_ratio", None)):
+            if self.decoder == "self" and getattr(self, name) is not off:
+                null = "null" if off is None else "false"
+                raise ValueError(f"{name} needs decoder 'cross', got 'self': set decoder: cross, or {name}: {null}")
         if not self.weighted_feature_maps and (self.use_input or self.feature_layers is not None):
             name = "use_input" if self.use_input else "feature_layers"
             raise ValueError(
@@ -136,7 +137,7 @@ class HydrologyMAEConfig:
 
 PRESETS: dict[str, HydrologyMAEConfig] = {
     "tiny": HydrologyMAEConfig(
-        patch_pixels=16, width=64, layers=2, series_layers=2, heads=4, decoder_width=32, decoder_layers=2,
+        patch_pixels=16, width=64, layers=1, series_layers=1, heads=4, decoder_width=32, decoder_layers=1,
         decoder_heads=2,
     ),
     "small": HydrologyMAEConfig(

@@ -53,6 +53,12 @@ def verdicts(summary: Summary, pairs: Sequence[Pair]) -> tuple[str, ...]:
     )
 
 
+def _definition(metric: Metric) -> str:
+    """What a metric is, one line; empty where its label says it all."""
+    parts = [metric.note.rstrip("."), f"the {metric.aggregate} over samples" if metric.aggregate != "mean" else ""]
+    return f"{metric.label}: {'; '.join(filter(None, parts))}." if any(parts) else ""
+
+
 def crossover_sentence(crossover: Crossover | None, arm: str, reference: str, time: text.TimeScale) -> str:
     """Who takes the lead when: "A overtakes B at 37.0 s [33.0, 41.0], P = 0.94"."""
     if crossover is None:
@@ -136,7 +142,7 @@ def caption(summary: Summary) -> tuple[str, ...]:
         meaning = POLICIES.get(policy.split(":")[0])
         lines += [f"Batch policy {policy}: {meaning}."] if meaning else []
     lines += [*learning_rate_lines(summary), *training_lines(summary), *option_lines(summary)]
-    lines += [f"{metric.label}: {metric.note.rstrip('.')}." for metric in summary.comparison.metrics if metric.note]
+    lines += [line for metric in summary.comparison.metrics if (line := _definition(metric))]
     convention = {arm.measured.flops.convention for arm in summary.arms if arm.measured.flops.convention}
     lines += [f"FLOPs: {line}." for line in sorted(convention)]
     return (*lines, *(f"Warning: {line.rstrip('.')}." for line in record.warnings))

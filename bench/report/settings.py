@@ -71,10 +71,10 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None or value is False:
-        return "off"
-    if value is True:
-        return "on"
+    if value is None:
+        return "not set"  # not "off": of a list of layers null may mean all of them
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):

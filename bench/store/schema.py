@@ -19,7 +19,9 @@ Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 
 
 def aggregate(values: Collection[float], how: str = "mean") -> float:
-    """One number for a run from those of its samples, at least one: their ``mean`` or ``median`` (`Metric.aggregate`)."""
+    """One number for a run from those of its samples: their ``mean`` or ``median`` (`Metric.aggregate`); NaN of none."""
+    if not values:
+        return math.nan
     return statistics.median(values) if how == "median" else math.fsum(values) / len(values)
 
 

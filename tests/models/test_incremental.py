@@ -1,29 +1,16 @@
 """Views that arrive one by one, as a user of `docs/view-synthesis.md` meets them: nothing waits for, or knows, the future."""
 
-import argparse
 import math
-import re
-import shlex
-from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from baselines.lvsm import LVSMDecoderOnly, LVSMDecoderOnlyConfig
-from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder, LVSMEncoderDecoderConfig
-from bench import config, registry
+from baselines.lvsm import LVSMDecoderOnly
+from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder
 from bench.data.cameras import SceneFrame
-from bench.experiment import resolve
-from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
-from models.efficient_lvsm import EfficientLVSM, EfficientLVSMConfig
-from models.layers.image_encoder import ImageEncoderConfig
-from models.layers.repa import RepaConfig
+from models.efficient_lvsm import EfficientLVSM
 from tests.models.helpers import randomise
-
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "view-synthesis.md").read_text()
 
 VIEWS, FIRST, TARGETS, SIZE = 5, 2, 2, 32
 """Views of the stream, how many of them make the frame, targets, and the edge of an image in pixels."""
@@ -191,49 +178,3 @@ def test_lvsm_renders_an_encoded_scene_as_at_once(cls, options):
 
 
 # --- the page --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_examples_on_the_page_run():
-    examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert examples
-    for example in examples:
-        exec(compile(example, "docs/view-synthesis.md", "exec"), {})
-
-
-@pytest.mark.parametrize(
-    "options",
-    [EfficientLVSMConfig, LVSMDecoderOnlyConfig, LVSMEncoderDecoderConfig, ImageEncoderConfig, RepaConfig, NVSConfig],
-)
-def test_every_option_stands_on_the_page(options):
-    missing = [field.name for field in fields(options) if f"`{field.name}`" not in PAGE]
-    assert not missing
-
-
-def test_every_comparison_and_check_on_the_page_has_options_that_exist():
-    code = re.findall(r"^isochron (run|check) (.+)$", PAGE, re.MULTILINE) + re.findall(
-        r"`isochron (run|check) ([^`]+)`", PAGE
-    )
-    assert {"run", "check"} == {verb for verb, _ in code}
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("source")
-    for name in ("--preset", "--budget", "--out", "--seeds"):
-        parser.add_argument(name)
-    parser.add_argument("--set", action="append", default=[])
-    for verb, line in code:
-        given = parser.parse_args(shlex.split(line, comments=True))
-        changes = config.parse_overrides(given.set)
-        if verb == "check":
-            arms = ({"architecture": given.source, "options": changes},)
-            task = {"name": "nvs", **changes.pop("task", {})}
-            content = {"name": "page", "preset": "tiny", "task": task, "arms": arms, "budget": "1s"}
-            comparison = config.validate(content, line)
-        else:
-            for name in ("budget", "seeds"):
-                if (value := getattr(given, name)) is not None:
-                    changes[name] = yaml.safe_load(value)
-            comparison = config.load(given.source, preset=given.preset, overrides=changes)
-        comparison = resolve.expand(comparison)
-        options = {key: value for key, value in comparison.task.items() if key != "name"}
-        registry.make_config(NovelViewSynthesis, options, "task")
-        for arm in comparison.arms:
-            registry.make_config(resolve.architecture_class(arm), arm.options, arm.name)

@@ -137,7 +137,7 @@ def test_the_caption_says_how_the_arms_were_set(make_store):
         "Peak learning rate, all arms: 0.0004 at batch 8, times the square root of optimizer batch / 8.",
         "Training, all arms: optimizer adamw, betas (0.9, 0.95), weight decay 0.05, precision fp32, compile off, "
         "charge compilation off.",
-        "Training, lvsm-decoder-only: gradient clip 1, ema half life off.",
+        "Training, lvsm-decoder-only: gradient clip 1, ema half life not set.",
         "Training, efficient-lvsm: gradient clip 0.5, ema half life 0.1.",
         "Options, lvsm-decoder-only: width 128, gradient checkpointing off.",
         "Options, efficient-lvsm: width 128, gradient checkpointing off.",
