@@ -20,9 +20,9 @@ series_targets      [B, S, Ms]
 series_target_mask  [B, S, Ms]        bool
 ==================  ================  =====================================================================================
 
-All values are fp32, and differences from climatology where the option ``anomalies`` says so. Fields of a kind of modality that the options leave out are not there. Where samples may be ragged
-(`HydrologyConfig.ragged`), numbers of tokens are padded with -1, and a ``.._mask`` (bool, True: a token) stands beside each of
-the four. An architecture returns ``{"image_prediction": [B, K, M, P], "series_prediction": [B, S, Ms]}``, normalised and finite,
+All values are fp32, and differences from climatology where the option ``anomalies`` says so. Fields of a kind of modality that
+the options leave out are not there. Where samples may be ragged (`HydrologyConfig.ragged`), numbers of tokens are padded with
+-1, and a ``.._mask`` (bool, True: a token) stands beside each of the four. An architecture returns ``{"image_prediction": [B, K, M, P], "series_prediction": [B, S, Ms]}``, normalised and finite,
 on padding too; in training it may predict the first M' <= M alone. One that does takes ``predict_all=True`` in evaluation.
 """
 
@@ -46,7 +46,7 @@ from bench.data.draws import of_name
 from bench.data.scenes.shards import write_atomically
 from bench.tasks import hydrology_batches as batches
 from bench.tasks.hydrology_batches import Chosen
-from bench.tasks.hydrology_config import PRESETS, HydrologyConfig
+from bench.tasks.hydrology_config import PRESETS, HydrologyConfig, usual_units
 from bench.tasks.hydrology_data import Region
 from bench.tasks.hydrology_evaluation import Scorer, best_errors, mean_metrics, metrics_of, output
 from bench.tasks.hydrology_masks import present_modalities, window_lengths
@@ -89,7 +89,7 @@ class Hydrology:
         """
         self.config = config
         self.evaluation_batch = config.eval_batch
-        self.metrics: tuple[Metric, ...] = metrics_of(config)
+        self.metrics: tuple[Metric, ...] = metrics_of(config, usual_units(config.data))
         self._cache_dir, self._open = Path(cache_dir), open_region
         self._region: Region | None = None
         self._pairs: tuple[np.ndarray, np.ndarray] | None = None
@@ -290,6 +290,7 @@ class Hydrology:
         if self._region is None:
             data = self._open() if self._open else open_data(self.config, self._cache_dir, progress)
             self._region = Region(data, self.config)
+            self.metrics = metrics_of(self.config, self._region.units)
             self._note_patches(len(self._region.patch_positions))
         return self._region
 

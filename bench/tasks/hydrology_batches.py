@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.data.draws import Salt
 from bench.tasks import hydrology_masks as masks
-from bench.tasks.hydrology_masks import IMAGE_ORDER_SALT, SERIES_ORDER_SALT, Tokens
+from bench.tasks.hydrology_masks import Tokens
 
 if TYPE_CHECKING:
     from bench.contracts import Batch
@@ -61,7 +62,7 @@ def cut(config: HydrologyConfig, patches: int, chosen: Chosen, *, longest: int, 
                 there = there & region.patch_there[:, days_of].swapaxes(0, 1)
             if chosen.present is not None:
                 there = there & chosen.present[:, :fields, None, None]
-        images = masks.tokens(chosen.image_draws, IMAGE_ORDER_SALT, visible, there, longest)
+        images = masks.tokens(chosen.image_draws, Salt.HYDROLOGY_IMAGE_ORDER, visible, there, longest)
     if config.series_names:
         count = len(config.series_names)
         kept = config.kept(chosen.lengths)
@@ -77,7 +78,7 @@ def cut(config: HydrologyConfig, patches: int, chosen: Chosen, *, longest: int, 
                 there = there & region.day_there[chosen.catchments[:, None], :, days_of].swapaxes(1, 2)
             if chosen.present is not None:
                 there = there & chosen.present[:, fields:, None]
-        series = masks.tokens(chosen.series_draws, SERIES_ORDER_SALT, visible, there, longest)
+        series = masks.tokens(chosen.series_draws, Salt.HYDROLOGY_SERIES_ORDER, visible, there, longest)
     return Cut(images, series)
 
 
@@ -96,15 +97,16 @@ def gather(config: HydrologyConfig, region: Region, chosen: Chosen, *, longest: 
         record, pixels = len(region.dates) * patches, region.patches.shape[-1]
         # The tokens of a field on consecutive days stand one after the other: a window's are those behind its first.
         first = np.arange(len(config.images))[:, None] * record + chosen.starts[:, None, None] * patches
-        rows = region.patches.reshape(-1, pixels)
-        _add(batch, config, "image", images, rows, first)
+        seen = region.patch_seen.reshape(-1, pixels)
+        _add(batch, config, "image", images, region.patches.reshape(-1, pixels), seen, first)
         positions = np.broadcast_to(region.patch_positions, (samples, patches, 2))
         batch["patch_positions"] = torch.from_numpy(positions.copy())
     if series is not None:
         place = chosen.catchments[:, None] * len(config.series_names) + np.arange(len(config.series_names))
         first = (place * len(region.dates) + chosen.starts[:, None])[..., None]
-        _add(batch, config, "series", series, region.series.reshape(-1), first)
-    batch["statics"] = torch.from_numpy(region.statics[chosen.catchments])
+        _add(batch, config, "series", series, region.series.reshape(-1), region.series_seen.reshape(-1), first)
+    if config.static_names:
+        batch["statics"] = torch.from_numpy(region.statics[chosen.catchments])
     batch["day_of_year"] = torch.from_numpy(region.day_of_year[_days(chosen, days, region)].astype(np.float32))
     return batch
 
@@ -115,33 +117,29 @@ def _add(
     role: str,
     tokens: Tokens,
     rows: NDArray[np.float32],
+    seen: NDArray[np.bool_],
     first: NDArray[np.int64],
 ) -> None:
-    """Put values and targets into the batch: those of token i of a sample stand in row first + i of `rows`."""
-    shown, hidden = (number >= 0 for number in tokens)
-    values = _read(rows, first, tokens.visible, shown)
-    targets = _read(rows, first, tokens.predicted, hidden)
-    observed = np.isfinite(targets)
-    # In place: a value that is missing is 0, the mean, for the model, and no target.
-    np.copyto(values, 0, where=np.isnan(values))
-    np.copyto(targets, 0, where=~observed)
-    batch[f"{role}_values"], batch[f"{role}_targets"] = torch.from_numpy(values), torch.from_numpy(targets)
-    batch[f"{role}_target_mask"] = torch.from_numpy(observed)
-    for field, number, there in zip(MASK_FIELDS[role], tokens, (shown, hidden), strict=True):
+    """Put values and targets into the batch: those of token i of a sample stand in row first + i of `rows`.
+
+    Whether they were observed stands in the same row of `seen`, which has fewer where they repeat. What was not is 0 in `rows`:
+    the mean for the model, and no target.
+    """
+    targets = first + tokens.predicted
+    # -1, which is no token, reads a row like the others, and is emptied.
+    found = {
+        "values": rows.take(first + tokens.visible, axis=0, mode="wrap"),
+        "targets": rows.take(targets, axis=0, mode="wrap"),
+        "target_mask": seen.take(targets if len(seen) == len(rows) else targets % len(seen), axis=0, mode="wrap"),
+    }
+    for kind, value in found.items():
+        if config.ragged:
+            value[(tokens.visible if kind == "values" else tokens.predicted) < 0] = 0
+        batch[f"{role}_{kind}"] = torch.from_numpy(value)
+    for field, number in zip(MASK_FIELDS[role], tokens, strict=True):
         batch[field] = torch.from_numpy(number)
         if config.ragged:
-            batch[f"{field}_mask"] = torch.from_numpy(there)
-
-
-def _read(
-    rows: NDArray[np.float32], first: NDArray[np.int64], number: NDArray[np.int64], there: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Copies of the rows; NaN where no token is."""
-    if there.all():
-        return rows.take(first + number, axis=0)
-    found = rows.take(first + np.maximum(number, 0), axis=0)
-    found[~there] = np.nan
-    return found
+            batch[f"{field}_mask"] = torch.from_numpy(number >= 0)
 
 
 # ------------------------------------------------------------------------------------------------------ made up
@@ -181,18 +179,20 @@ def _made_up(
         most = (kept, longest * patches - kept)
         pixels = config.patch_cells**2
         rows = (generator.standard_normal((longest * patches, pixels)) + generator.normal()).astype(np.float32)
-        rows[generator.random(rows.shape) < 0.1] = np.nan
-        _add(batch, config, "image", _padded(tokens.images, most, config), rows, np.zeros((1, 1, 1), np.int64))
+        seen = generator.random(rows.shape) >= 0.1
+        rows *= seen
+        _add(batch, config, "image", _padded(tokens.images, most, config), rows, seen, np.zeros((1, 1, 1), np.int64))
         side = int(np.ceil(np.sqrt(patches)))
         positions = np.stack(np.divmod(np.arange(patches), side), axis=1).astype(np.float32)
         batch["patch_positions"] = torch.from_numpy(np.broadcast_to(positions, (samples, patches, 2)).copy())
     if tokens.series is not None:
         most = (config.kept(longest), longest - config.kept(longest))
         rows = generator.standard_normal(longest).astype(np.float32)
-        _add(batch, config, "series", _padded(tokens.series, most, config), rows, np.zeros((1, 1, 1), np.int64))
-    batch["statics"] = torch.from_numpy(
-        generator.standard_normal((samples, len(config.static_names))).astype(np.float32)
-    )
+        whole, none_before = np.ones(1, bool), np.zeros((1, 1, 1), np.int64)
+        _add(batch, config, "series", _padded(tokens.series, most, config), rows, whole, none_before)
+    if config.static_names:
+        statics = generator.standard_normal((samples, len(config.static_names))).astype(np.float32)
+        batch["statics"] = torch.from_numpy(statics)
     first = generator.integers(0, 366, (samples, 1))
     days = np.arange(longest if config.ragged else int(lengths.max()))
     batch["day_of_year"] = torch.from_numpy(((first + days) % 366).astype(np.float32))

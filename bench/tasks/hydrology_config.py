@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from bench.errors import UserError
 
 Count = TypeVar("Count", int, NDArray[np.int64])
 
-DATA = ("generated", "camels-us", "camels-gb", "caravan")
+DATA = ("generated", "camels-us", "camels-gb", "caravan", "generic")
 IMAGE_MASKS = ("per-day", "tube", "block")
 SERIES_MASKS = ("days", "block")
 
@@ -32,10 +33,10 @@ class HydrologyConfig:
     """Options of the task; every field is one key under ``task:`` in a comparison."""
 
     data: str = "generated"
-    """``generated`` (an embedded region, made on first use), or files under `data_path`: ``camels-us``, ``camels-gb`` or
-    ``caravan``."""
+    """``generated`` (an embedded region, made on first use), or files under `data_path`: ``camels-us``, ``camels-gb``,
+    ``caravan``, or ``generic`` (NeuralHydrology's layout for catchments of one's own, whose `series` must be named)."""
     data_path: str | None = None
-    """Folder of the data, unless it is generated; see ``docs/bring-your-data.md``."""
+    """Folder of the data, unless it is generated; see ``docs/real-hydrology.md``."""
     grids_path: str | None = None
     """NetCDF file, or folder of them, of daily grids beside gauges from files; `images` names their variables."""
     grids_land: str | None = None
@@ -77,8 +78,8 @@ class HydrologyConfig:
     """Probability that a training sample lacks a modality altogether; it never lacks all."""
     validation_years: int = 1
     """Years before the test years that are kept for validation."""
-    test_years: int = 2
-    """Last years of the record."""
+    test_years: int | None = None
+    """Last years of the record; null: 2, or 1 where that would leave fewer than 2 to train on."""
     held_out_catchments: int = 4
     """Catchments that are never trained on and scored apart, chosen by their identifiers alone."""
     eval_batch: int = 8
@@ -89,7 +90,7 @@ class HydrologyConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             smallest = 0 if field.name == "held_out_catchments" else 1
-            if field.type == "int" and not _is_count(value, smallest):
+            if field.type.startswith("int") and value is not None and not _is_count(value, smallest):
                 raise UserError(f"task.{field.name} must be a whole number of at least {smallest}, got {value!r}")
             if field.type == "bool" and not isinstance(value, bool):
                 raise UserError(f"task.{field.name} must be true or false, got {value!r}")
@@ -117,6 +118,10 @@ class HydrologyConfig:
             raise UserError(
                 f"task.images is {list(self.images)}, but task.grids_path is {self.grids_path!r}: with task.data: {self.data} "
                 f"images come from that file; give both, or set task.images: [] and no file"
+            )
+        if self.data == "generic" and self.series is None:
+            raise UserError(
+                "task.series is not set: with task.data: generic name the variables of the files, e.g. [flow]"
             )
         if not self.modalities:
             raise UserError("task.images and task.series are both empty: name at least one modality")
@@ -152,8 +157,12 @@ class HydrologyConfig:
 
     def kept(self, tokens: Count) -> Count:
         """Of so many tokens, one number or an array, those that stay visible: the floor of their share, in exact arithmetic."""
-        share = 1 - Fraction(str(self.mask_ratio))
-        return tokens * share.numerator // share.denominator
+        kept, of = self._share
+        return tokens * kept // of
+
+    @cached_property
+    def _share(self) -> tuple[int, int]:
+        return (1 - Fraction(str(self.mask_ratio))).as_integer_ratio()
 
     @property
     def shortest(self) -> int:
@@ -165,12 +174,12 @@ class HydrologyConfig:
         """Days of the longest training window."""
         return round(self.days * (1 + self.window_jitter))
 
-    @property
+    @cached_property
     def ragged(self) -> bool:
         """Whether samples may have unequal numbers of tokens, so that a batch says which are there."""
         return self.data != "generated" or self.shortest < self.longest or self.missing_modality > 0
 
-    @property
+    @cached_property
     def image_masks(self) -> tuple[str, ...]:
         """Kind of mask of each of `images`."""
         if not isinstance(self.image_mask, str):
@@ -179,17 +188,17 @@ class HydrologyConfig:
             return (self.image_mask,) * len(self.images)
         return tuple("per-day" if name in FAST_IMAGES else "tube" for name in self.images)
 
-    @property
+    @cached_property
     def modalities(self) -> tuple[str, ...]:
         """Names of all modalities, images first."""
         return (*self.images, *self.series_names)
 
-    @property
+    @cached_property
     def series_names(self) -> tuple[str, ...]:
         """Gauge series, those of the data where none are named."""
         return usual_names(self.data)[0] if self.series is None else self.series
 
-    @property
+    @cached_property
     def static_names(self) -> tuple[str, ...]:
         """Attributes of the catchments, those of the data where none are named."""
         return usual_names(self.data)[1] if self.statics is None else self.statics
@@ -210,8 +219,23 @@ def usual_names(data: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         from bench.data.hydrology import region, simulate
 
         return simulate.SERIES_NAMES, region.STATIC_NAMES
+    if data == "generic":
+        return (), ()
     module = import_module(f"bench.data.hydrology.{data.replace('-', '_')}")
     return module.DEFAULT_SERIES, module.STATICS
+
+
+def usual_units(data: str) -> dict[str, str]:
+    """Units of all that a kind of data offers, as far as they are known without the files."""
+    if data == "generated":
+        from bench.data.hydrology import simulate as made
+
+        names, units = (*made.GRID_NAMES, *made.SERIES_NAMES), (*made.GRID_UNITS, *made.SERIES_UNITS)
+        return dict(zip(names, units, strict=True))
+    if data == "generic":
+        return {}
+    module = import_module(f"bench.data.hydrology.{data.replace('-', '_')}")
+    return {name: series.unit for name, series in module.SERIES.items()}
 
 
 def _is_count(value: Any, smallest: int) -> bool:

@@ -46,17 +46,31 @@ def spans(dates: NDArray[np.datetime64], config: HydrologyConfig) -> dict[str, S
         UserError: a split is shorter than a window.
     """
     end = dates[-1] + np.timedelta64(1, "D")
-    test = _place(dates, _years_before(end, config.test_years))
-    validation = _place(dates, _years_before(end, config.test_years + config.validation_years))
+    years = config.test_years
+    if years is None:
+        years = 2 if dates[0] <= _years_before(end, 4 + config.validation_years) else 1
+    test = _place(dates, _years_before(end, years))
+    validation = _place(dates, _years_before(end, years + config.validation_years))
     found = {"train": Span(0, validation), "validation": Span(validation, test), "test": Span(test, len(dates))}
     for split, span in found.items():
         needed = config.longest if split == "train" else config.days
         if len(span) < needed:
             raise UserError(
                 f"task.days: a window of {needed} days does not fit into the {len(span)} days of {split}; of {len(dates)} days "
-                f"{config.validation_years} + {config.test_years} years are kept for validation and test"
+                f"{config.validation_years} + {years} years are kept for validation and test"
             )
     return found
+
+
+def _known_days(data: HydrologyData, config: HydrologyConfig) -> int:
+    """Days of the record up to the last one on which every series was observed anywhere; all where one never was."""
+    if data.gauges is None:
+        return len(data.dates)
+    chosen = [place for place, name in enumerate(data.gauges.names) if name in config.series_names]
+    seen: NDArray[np.bool_] = np.any(np.isfinite(data.gauges.values[:, chosen]), axis=0)
+    if not seen.any(axis=1).all():
+        return len(data.dates)
+    return len(data.dates) - max((int(own[::-1].argmax()) for own in seen), default=0)
 
 
 def _years_before(date: np.datetime64, years: int) -> np.datetime64:
@@ -95,9 +109,16 @@ class Region:
             UserError: the data lack something that the options name, or a split does not hold a window.
         """
         self.fingerprint, self.notices = data.fingerprint, list(data.notices)
-        self.dates, self.spans = data.dates, spans(data.dates, config)
+        known = _known_days(data, config)
+        self.dates, self.spans = data.dates, spans(data.dates[:known], config)
+        if known < len(data.dates):
+            self.notices.append(
+                f"days after {data.dates[known - 1]} are left out: a series ends there in all catchments"
+            )
         self.day_of_year = (data.dates - data.dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
         self.scales: list[Scale] = []
+        self.units: dict[str, str] = {}
+        """Of the modalities, as the data say them."""
         self._take_grids(data.grids, config)
         self._take_gauges(data.gauges, config)
         self._tell_unscored(config)
@@ -109,13 +130,17 @@ class Region:
                 values -= usual[self.day_of_year]
             self.series -= self.series_climatology[..., self.day_of_year]
             del self.patch_climatology, self.series_climatology
+        for values, seen in ((self.patches, self.patch_seen), (self.series, self.series_seen)):
+            np.copyto(values, 0, where=~seen)
 
     def _take_grids(self, grids: Grids | None, config: HydrologyConfig) -> None:
         days, pixels = len(self.dates), config.patch_cells**2
         self.patch_positions = np.zeros((0, 2), np.float32)
         """float32 [N, 2]: row and column of each patch."""
         self.patches = np.zeros((0, days, 0, pixels), np.float32)
-        """float32 [K, D, N, P], normalised; NaN in the sea and where nothing was observed."""
+        """float32 [K, D, N, P], normalised; 0 in the sea and where nothing was observed."""
+        self.patch_seen = np.zeros((0, days, 0, pixels), bool)
+        """bool [K, D, N, P]: on land and observed; [1, 1, N, P] where all land always is."""
         self.land = np.zeros((0, pixels), np.float32)
         """float32 [N, P]: 1 on land, NaN in the sea."""
         self.patch_grid = (0, 0)
@@ -124,6 +149,7 @@ class Region:
         if grids is None:
             raise UserError("task.images: the data have no grids; set task.images: []")
         chosen = _places("images", config.images, grids.names)
+        self.units |= dict(zip(grids.names, grids.units, strict=True))
         land = cut(grids.land, config.patch_cells)
         self.patch_grid = (grids.land.shape[0] // config.patch_cells, grids.land.shape[1] // config.patch_cells)
         valid = land.mean(axis=-1) >= LAND_SHARE
@@ -141,6 +167,9 @@ class Region:
             scale = Scale.of(_observed(values[self._training], config.images[place]), offset)
             self.patches[place] = scale.normalise(values)
             self.scales.append(scale)
+        self.patch_seen = np.isfinite(self.patches)
+        if np.array_equal(self.patch_seen.all(axis=(0, 1)), land[valid]):
+            self.patch_seen = land[valid][None, None]
         whole = (len(valid), int(valid.sum()))
         self.notices.append(f"images: {whole[1]} of {whole[0]} patches are at least half land and are used")
 
@@ -150,7 +179,9 @@ class Region:
         self.held_out = np.zeros(1, bool)
         """bool [C]."""
         self.series = np.zeros((1, 0, days), np.float32)
-        """float32 [C, S, D], normalised; NaN where nothing was observed."""
+        """float32 [C, S, D], normalised; 0 where nothing was observed."""
+        self.series_seen = np.zeros((1, 0, days), bool)
+        """bool [C, S, D]: observed; [1, 1, 1] where all always were."""
         self.statics = np.zeros((1, 0), np.float32)
         """float32 [C, A], normalised; 0 where unknown."""
         if not config.series_names:
@@ -159,12 +190,16 @@ class Region:
             raise UserError("task.series: the data have no gauges; set task.series: []")
         self.ids, self.held_out = gauges.ids, held_out(gauges.ids, config.held_out_catchments)
         chosen = _places("series", config.series_names, gauges.names)
+        self.units |= dict(zip(gauges.names, gauges.units, strict=True))
         self.series = np.empty((len(gauges.ids), len(chosen), days), np.float32)
         for place, own in enumerate(chosen):
             offset = SERIES_OFFSET if config.series_names[place] in config.skewed else None
             seen = gauges.values[~self.held_out, own, self._training]
             self.scales.append(Scale.of(_observed(seen, config.series_names[place]), offset))
             self.series[:, place] = self.scales[-1].normalise(gauges.values[:, own])
+        self.series_seen = np.isfinite(self.series)
+        if self.series_seen.all():
+            self.series_seen = np.ones((1, 1, 1), bool)
         statics = gauges.statics[:, _places("statics", config.static_names, gauges.static_names)]
         self.statics = np.zeros(statics.shape, np.float32)
         for place, name in enumerate(config.static_names):
@@ -193,14 +228,13 @@ class Region:
     @cached_property
     def patch_there(self) -> NDArray[np.bool_] | None:
         """Which patches have an observed pixel, bool [K, D, N]; None where all have."""
-        there: NDArray[np.bool_] = np.any(np.isfinite(self.patches), axis=-1)
+        there: NDArray[np.bool_] = np.any(self.patch_seen, axis=-1)
         return None if there.all() else there
 
     @cached_property
     def day_there(self) -> NDArray[np.bool_] | None:
         """Which days were observed, bool [C, S, D]; None where all were."""
-        there: NDArray[np.bool_] = np.isfinite(self.series)
-        return None if there.all() else there
+        return None if self.series_seen.all() else self.series_seen
 
     def training_pairs(self, config: HydrologyConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Catchments [n] and first days [n] of all training samples: windows that never leave the training days.
@@ -254,14 +288,17 @@ class Region:
     def patch_climatology(self) -> Values:
         """Mean of `patches` on the days of the year around, over the training years; float32 [K, 366, N, P]."""
         found = np.empty((len(self.patches), 366, *self.patches.shape[2:]), np.float32)
+        seen = np.broadcast_to(self.patch_seen, self.patches.shape)
         for place, own in enumerate(self.patches):
-            found[place] = climatology(own[self._training], self._training_days)
+            known = np.where(seen[place, self._training], own[self._training], np.nan)
+            found[place] = climatology(known, self._training_days)
         return found
 
     @cached_property
     def series_climatology(self) -> Values:
         """The same of `series`; of a catchment that is held out, the mean over the others; float32 [C, S, 366]."""
-        days = np.moveaxis(self.series[..., self._training], -1, 0)
+        known = np.where(self.series_seen, self.series, np.nan)[..., self._training]
+        days = np.moveaxis(known, -1, 0)
         found = np.moveaxis(climatology(days, self._training_days), 0, -1)
         found[self.held_out] = found[~self.held_out].mean(axis=0)
         return found

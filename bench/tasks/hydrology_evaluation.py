@@ -1,7 +1,7 @@
 """How the task ``hydrology`` is scored: masked errors a window, hydrographs a catchment.
 
 A *window record* (``test/window-0012``) holds the errors of one window, pooled over all its masked values in all catchments
-that were trained on: ``mse_<name>`` in normalised units, ``rmse_<name>`` in physical ones, ``skill_<name>`` = 1 - mse / B where B
+that were trained on: ``mse_<name>`` in normalised units, ``mse_physical_<name>`` in physical ones, ``skill_<name>`` = 1 - mse / B where B
 is the best reference's mean over the windows of the split, and ``skill``, the mean of those. All windows weigh the same, so the
 mean over the records is the split's; a modality that a window did not observe is left out of its record.
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from bench.tasks.hydrology_config import HydrologyConfig
     from bench.tasks.hydrology_data import Region
 
-UNITS = {"rain": "mm/d", "temperature": "°C", "evaporation": "mm/d", "flow": "mm/d"}
-"""Of names that every source gives in one unit."""
-
 HELD_OUT = "_held_out"
 
 ERRORS = "Masked errors: mean over windows"
@@ -37,8 +34,8 @@ KNOWN = "Hydrographs of the masked days: median over catchments"
 UNKNOWN = "Hydrographs of the masked days: median over catchments that are held out"
 
 
-def metrics_of(config: HydrologyConfig) -> tuple[Metric, ...]:
-    """All metrics of the options, the headline first."""
+def metrics_of(config: HydrologyConfig, units: Mapping[str, str]) -> tuple[Metric, ...]:
+    """All metrics of the options, the headline first; `units`: of the modalities, as far as they are known."""
     found = [
         Metric(
             "skill",
@@ -50,12 +47,12 @@ def metrics_of(config: HydrologyConfig) -> tuple[Metric, ...]:
     ]
     errors: list[Metric] = []
     for name in config.modalities:
-        unit = UNITS.get(name, "data units")
         found.append(Metric(f"skill_{name}", f"skill, {name}", higher_is_better=True, digits=3))
         errors += [
             Metric(f"mse_{name}", f"{name}, MSE (normalised)", higher_is_better=False, digits=4, group=ERRORS,
                    note="in units of the training variance, of the logarithm where the variable is skewed"),
-            Metric(f"rmse_{name}", f"{name}, RMSE ({unit})", higher_is_better=False, digits=3, group=ERRORS),
+            Metric(f"mse_physical_{name}", f"{name}, MSE ({squared_unit(units.get(name))})", higher_is_better=False,
+                   digits=4, group=ERRORS),
         ]  # fmt: skip
     found += errors
     for suffix, group in (("", KNOWN), (HELD_OUT, UNKNOWN)) if config.held_out_catchments else (("", KNOWN),):
@@ -72,14 +69,25 @@ def metrics_of(config: HydrologyConfig) -> tuple[Metric, ...]:
     return tuple(found)
 
 
+def squared_unit(unit: str | None) -> str:
+    """What a squared error is in, for a heading: ``(mm/d)²``, ``(°C)²``; of None, a unit that nothing tells."""
+    if unit is None:
+        return "data units, squared"
+    if unit == "1":
+        return "dimensionless"
+    return f"({unit.replace('degC', '°C')})²"
+
+
 HYDROGRAPH = (
     Metric("nse", "NSE", higher_is_better=True, digits=3),
     Metric("kge", "KGE", higher_is_better=True, digits=3, note="Gupta et al. 2009"),
     Metric("kge_r", "KGE r", higher_is_better=True, digits=3),
-    Metric("kge_alpha", "KGE |α - 1|", higher_is_better=False, digits=3, note="error of the variability ratio"),
-    Metric("kge_beta", "KGE |β - 1|", higher_is_better=False, digits=3, note="bias over the observed mean"),
+    Metric("kge_alpha", "KGE α", higher_is_better=None, digits=3,
+           note="variability ratio: standard deviation, simulated over observed; 1 is ideal"),
+    Metric("kge_beta", "KGE β", higher_is_better=None, digits=3,
+           note="bias ratio: mean, simulated over observed; 1 is ideal"),
     Metric("log_nse", "log-NSE", higher_is_better=True, digits=3, note="of log(value + 1 % of the mean)"),
-)
+)  # fmt: skip
 """Scores of a hydrograph; of series that are not skewed the first alone."""
 
 
@@ -160,7 +168,7 @@ class Scorer:
             for place, name in enumerate(self._config.modalities):
                 if count := self._count[window, place]:
                     record[f"mse_{name}"] = float(self._squared[window, place] / count)
-                    record[f"rmse_{name}"] = float(np.sqrt(self._physical[window, place] / count))
+                    record[f"mse_physical_{name}"] = float(self._physical[window, place] / count)
                     if name in best:
                         record[f"skill_{name}"] = 1 - record[f"mse_{name}"] / best[name]
             if skills := [value for key, value in record.items() if key.startswith("skill_")]:
@@ -176,8 +184,8 @@ class Scorer:
             columns[f"nse_{name}"] = scores.nse(*record)
             if name in self._config.skewed:
                 parts = scores.kge(*record)
-                columns[f"kge_{name}"], columns[f"kge_r_{name}"] = parts.kge, parts.r
-                columns[f"kge_alpha_{name}"], columns[f"kge_beta_{name}"] = abs(parts.alpha - 1), abs(parts.beta - 1)
+                columns |= {f"kge_{name}": parts.kge, f"kge_r_{name}": parts.r}
+                columns |= {f"kge_alpha_{name}": parts.alpha, f"kge_beta_{name}": parts.beta}
                 columns[f"log_nse_{name}"] = scores.log_nse(*record)
         records = []
         for place, name in enumerate(self._region.ids if columns else ()):
@@ -204,7 +212,8 @@ def output(outputs: Mapping[str, Tensor], role: str, shape: Sequence[int]) -> Te
 def best_errors(rows: Sequence[Sequence[SampleRecord]]) -> dict[str, float]:
     """Smallest mean MSE of any of several predictors' window records, by modality; without those that one meets exactly."""
     found: dict[str, float] = {}
-    for name in dict.fromkeys(key for record in rows[0] for key in record if key.startswith("mse_")):
+    measured = dict.fromkeys(key for record in rows[0] for key in record if key.startswith("mse_"))
+    for name in (key for key in measured if not key.startswith("mse_physical_")):
         means = [float(np.mean([record[name] for record in records if name in record])) for records in rows]
         if (smallest := min(means)) > 0:
             found[name.removeprefix("mse_")] = smallest

@@ -1,6 +1,7 @@
 """Predictors that learn nothing, for the task ``hydrology``: from visible tokens and training climatology alone.
 
-All work on normalised values and answer in the form of an architecture. Axes as in `hydrology_masks`; P pixels a patch.
+All work on normalised values with the season in them, whether or not architectures are given anomalies, and answer in the form
+of an architecture. Axes as in `hydrology_masks`; P pixels a patch.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ def _images(
     days, patches = batch["day_of_year"].shape[1], len(region.patch_positions)
     samples, fields, _, pixels = values.shape
     day = batch["day_of_year"][some].numpy().astype(np.int64)
-    climatology = region.patch_climatology[:, day].swapaxes(0, 1)
-    window = _spread(values, visible, days * patches).reshape(-1, days, patches, pixels)
+    usual = region.patch_climatology if region.season is None else region.season[0]
+    climatology = usual[:, day].swapaxes(0, 1)  # [B', K, T, N, P]
+    window = _spread(values, visible, days * patches).reshape(climatology.shape)
+    # What stands for the sea or for a gap inside a visible patch is 0, no observation.
+    seen = np.broadcast_to(region.patch_seen, region.patches.shape)
+    window[~seen[:, chosen.starts[some][:, None] + np.arange(days)].swapaxes(0, 1)] = np.nan
     gaps = region.patch_positions[:, None] - region.patch_positions
-    # What stands for the sea inside a visible patch is 0, no observation.
-    window[np.isnan(np.broadcast_to(region.land, window.shape))] = np.nan
-    filled = fill(Seen(window, climatology.reshape(window.shape), np.hypot(gaps[..., 0], gaps[..., 1])))
+    filled = _fill(fill, window, climatology, region, np.hypot(gaps[..., 0], gaps[..., 1]))
     flat = filled.reshape(samples, fields, days * patches, pixels)
     return torch.from_numpy(np.take_along_axis(flat, np.maximum(predicted, 0)[..., None], axis=2))
 
@@ -77,11 +80,25 @@ def _series(batch: Batch, chosen: Chosen, region: Region, fill: Callable[[Seen],
     visible, predicted, values = (batch[f"series_{name}"].numpy() for name in ("visible", "predicted", "values"))
     day = batch["day_of_year"].numpy().astype(np.int64)
     samples, count, days = *visible.shape[:2], day.shape[1]
-    climatology = region.series_climatology[chosen.catchments[:, None], :, day].swapaxes(1, 2)
-    window = _spread(values[..., None], visible, days).reshape(-1, days, 1, 1)
-    filled = fill(Seen(window, climatology.reshape(window.shape), np.zeros((1, 1), np.float32)))
+    usual = region.series_climatology if region.season is None else region.season[1]
+    climatology = usual[chosen.catchments[:, None], :, day].swapaxes(1, 2)[..., None, None]  # [B, S, T, 1, 1]
+    window = _spread(values[..., None], visible, days).reshape(climatology.shape)
+    filled = _fill(fill, window, climatology, region, np.zeros((1, 1), np.float32))
     flat = filled.reshape(samples, count, days)
     return torch.from_numpy(np.take_along_axis(flat, np.maximum(predicted, 0), axis=2))
+
+
+def _fill(
+    fill: Callable[[Seen], Values],
+    window: Values,
+    climatology: Values,
+    region: Region,
+    distance: NDArray[np.float32],
+) -> Values:
+    """What `fill` makes of windows [B, G, T, N, P]; of anomalies with the season put back, which is taken off the answer."""
+    season = 0 if region.season is None else climatology
+    values, usual = (part.reshape(-1, *window.shape[2:]) for part in (window + season, climatology))
+    return fill(Seen(values, usual, distance)).reshape(window.shape) - season
 
 
 def _spread(values: Values, number: NDArray[np.int64], tokens: int) -> Values:

@@ -26,7 +26,8 @@ def open_data(config: HydrologyConfig, cache_dir: Path, report: Progress | None 
         return generate.open_generated(config.region, cache_dir, verify=False)
     if config.data_path is None:
         raise UserError(f"task.data_path is not set: give the folder of {config.data}, or set task.data: generated")
-    gauges = _open_gauges(config, Path(config.data_path).expanduser(), report) if config.series_names else None
+    root = Path(config.data_path).expanduser()
+    gauges = _open_gauges(config, root, cache_dir, report) if config.series_names else None
     if config.grids_path is None:
         assert gauges is not None, "the options leave no modality"
         return gauges
@@ -37,10 +38,11 @@ def open_data(config: HydrologyConfig, cache_dir: Path, report: Progress | None 
     return combine(gauges, open_grids(path, config.images, config.grids_land, cache_dir=cache_dir, progress=report))
 
 
-def _open_gauges(config: HydrologyConfig, root: Path, report: Progress | None) -> HydrologyData:
+def _open_gauges(config: HydrologyConfig, root: Path, cache_dir: Path, report: Progress | None) -> HydrologyData:
     if not root.is_dir():
         raise UserError(f"task.data_path: {root} is no folder; it must hold {config.data}")
-    names: dict[str, Any] = {"series": config.series_names, "statics": config.static_names, "progress": report}
+    names: dict[str, Any] = {"series": config.series_names, "statics": config.static_names}
+    names |= {"cache_dir": cache_dir, "progress": report}
     if config.data == "camels-us":
         from bench.data.hydrology.camels_us import open_camels_us
 
@@ -49,6 +51,10 @@ def _open_gauges(config: HydrologyConfig, root: Path, report: Progress | None) -
         from bench.data.hydrology.camels_gb import open_camels_gb
 
         return open_camels_gb(root, **names)
+    if config.data == "generic":
+        from bench.data.hydrology.generic import open_generic
+
+        return open_generic(root, **names)
     from bench.data.hydrology.caravan import open_caravan
 
     return open_caravan(root, config.caravan_source, **names)

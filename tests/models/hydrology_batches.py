@@ -21,7 +21,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "cross maps": WEIGHTED,
     "cross some maps": {**WEIGHTED, "feature_layers": (0,), "use_input": True, "prediction_ratio": 0.3},
     "shared cross": {"encoder": "shared"},
-    "shared self": {"encoder": "shared", "decoder": "self", "prediction_ratio": 0.5},
+    "shared self": {"encoder": "shared", "decoder": "self"},
     "shared maps": {**WEIGHTED, "encoder": "shared", "feature_layers": (-2, 0), "decoder_self_attention": True},
     "no calendar": {"calendar": False},
     "images": {"series_modalities": 0},

@@ -16,7 +16,8 @@ from bench.errors import UserError
 from bench.registry import make_config
 from bench.tasks.hydrology import PRESETS, QUICK_WINDOWS, Hydrology, HydrologyConfig
 from bench.tasks.hydrology_batches import gather
-from bench.tasks.hydrology_evaluation import mean_metrics
+from bench.tasks.hydrology_evaluation import mean_metrics, metrics_of
+from tests.data.hydrology_files import days, write_camels_gb, write_camels_us, write_caravan, write_netcdf
 from tests.tasks.hydrology_data import CATCHMENTS, SEA_COLUMNS, WIDTH, small_region
 
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ def some(task: Hydrology, count: int = 6, seed: int = 0) -> tuple[np.ndarray, np
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"data": "era5"}, "task.data must be one of generated, camels-us, camels-gb, caravan, got 'era5'"),
+        ({"data": "era5"}, "task.data must be one of generated, camels-us, camels-gb, caravan, generic, got 'era5'"),
         ({"data_path": "there"}, "task.data_path is 'there', but task.data: generated makes its own"),
         (
             {"data": "camels-us", "data_path": "a"},
@@ -97,6 +98,11 @@ def some(task: Hydrology, count: int = 6, seed: int = 0) -> tuple[np.ndarray, np
         ({"unified_masks": 1}, "task.unified_masks must be true or false, got 1"),
         ({"held_out_catchments": -1}, "task.held_out_catchments must be a whole number of at least 0, got -1"),
         ({"data": "camels-us", "images": (), "data_path": ""}, "task.data_path is empty"),
+        (
+            {"data": "generic", "images": (), "data_path": "a"},
+            "task.series is not set: with task.data: generic name the",
+        ),
+        ({"test_years": 0}, "task.test_years must be a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options: dict, line: str) -> None:
@@ -284,7 +290,7 @@ def test_one_kind_of_modality_alone(make_task, options) -> None:
     lacking = "image" if "images" in options else "series"
     batch = task.collate(*some(task))
     assert not [name for name in (*batch, *task.input_fields, *task.target_fields) if name.startswith(lacking)]
-    assert set(task.input_fields) <= batch.keys()
+    assert batch.keys() == {*task.input_fields, *task.target_fields}
     assert np.isfinite(float(task.loss(Guess()(**batch), batch)))
     records = task.evaluate(Guess(), CPU)
     assert "skill" in records[0]
@@ -388,6 +394,26 @@ def test_records_are_windows_and_catchments_and_the_same_for_every_model(make_ta
     assert {metric.aggregate for metric in task.metrics if "nse" in metric.name} == {"median"}
 
 
+def test_kge_stands_with_its_components_as_they_are(make_task) -> None:
+    task = make_task()
+    labels = {metric.name: (metric.label, metric.higher_is_better) for metric in task.metrics}
+    assert labels["kge_alpha_flow"] == ("flow, KGE α", None)
+    assert labels["kge_beta_flow_held_out"] == ("flow, KGE β", None)
+    assert labels["kge_r_flow"] == ("flow, KGE r", True)
+    for record in task.evaluate(Guess(0.5), CPU)[-6:]:
+        parts = {key.removesuffix("_held_out"): value for key, value in record.items() if key.startswith("kge")}
+        ideal = sum((parts[f"kge_{name}_flow"] - 1) ** 2 for name in ("r", "alpha", "beta"))
+        assert parts["kge_flow"] == pytest.approx(1 - ideal**0.5)
+
+
+def test_headings_say_the_units_of_the_data(make_task) -> None:
+    labels = [metric.label for metric in make_task().metrics]
+    for label in ("rain, MSE ((mm/d)²)", "soil_moisture, MSE (dimensionless)", "temperature, MSE ((°C)²)"):
+        assert label in labels
+    bare = HydrologyConfig(data="generic", data_path="a", images=(), series=("level",), held_out_catchments=0)
+    assert "level, MSE (data units, squared)" in [metric.label for metric in metrics_of(bare, {})]
+
+
 def test_scores_can_be_recomputed_by_hand(make_task) -> None:
     data, task = small_region(), make_task(eval_batch=5, anomalies=False)
     records = {record["sample"]: record for record in task.evaluate(Guess(), CPU)}
@@ -410,7 +436,7 @@ def test_scores_can_be_recomputed_by_hand(make_task) -> None:
         assert record[f"skill_{name}"] == pytest.approx(1 - record[f"mse_{name}"] / best[name])
         scale = region.scales[place]
         physical = scale.physical(normalised.numpy()) - scale.physical(np.zeros(1, np.float32))
-        assert record[f"rmse_{name}"] == pytest.approx(float(np.sqrt(np.square(physical).mean())), rel=1e-3)
+        assert record[f"mse_physical_{name}"] == pytest.approx(float(np.square(physical).mean()), rel=1e-3)
     assert record["skill"] == pytest.approx(np.mean([record[f"skill_{name}"] for name in task.config.modalities]))
     # A constant hydrograph misses the mean of the masked days by the bias alone: NSE = -bias^2 / variance.
     catchment = int(np.flatnonzero(~region.held_out)[0])
@@ -441,7 +467,7 @@ def test_a_prediction_that_is_not_finite_is_named(make_task) -> None:
     task.references("test")
     with pytest.raises(FloatingPointError, match=r"test/window-0000, catchment g0: the image prediction is not finite"):
         task.evaluate(Guess(float("nan")), CPU)
-    assert np.isfinite(mean_metrics(task.metrics, task.evaluate(Guess(1e4), CPU))["rmse_flow"])
+    assert np.isfinite(mean_metrics(task.metrics, task.evaluate(Guess(1e4), CPU))["mse_physical_flow"])
 
 
 def test_anomalies_are_scored_like_the_values_that_they_stand_for(make_task) -> None:
@@ -464,8 +490,35 @@ def test_anomalies_are_scored_like_the_values_that_they_stand_for(make_task) -> 
         found.append(task.evaluate(Recall(truth), CPU))
     for one, other in zip(*found, strict=True):
         assert one.keys() == other.keys()
-        # Not the skill: the references differ a little where the climatology is taken off first.
-        for key in (key for key in one if not key.startswith(("skill", "sample"))):
+        for key in one.keys() - {"sample"}:
+            assert one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-3)
+
+
+def test_the_references_are_the_same_whether_or_not_anomalies_are_learned(make_task) -> None:
+    with_season, without = (
+        {row["name"]: row["metrics"] for row in make_task(anomalies=a).references("test")} for a in (False, True)
+    )
+    assert with_season.keys() == without.keys()
+    for name, metrics in with_season.items():
+        assert without[name] == pytest.approx(metrics, rel=1e-3, abs=1e-3)
+
+
+def test_zero_anomalies_are_the_climatology(make_task) -> None:
+    class Zero(nn.Module):
+        def forward(self, **inputs):
+            fields = {"image": (inputs["image_values"].shape[-1],), "series": ()}
+            return {
+                f"{role}_prediction": torch.zeros(*inputs[f"{role}_predicted"].shape, *pixels)
+                for role, pixels in fields.items()
+            }
+
+    task = make_task(anomalies=True)
+    climatology = next(row for row in task.references("test") if row["name"] == "climatology")
+    records = task.evaluate(Zero(), CPU)
+    assert [record["sample"] for record in records] == [record["sample"] for record in climatology["records"]]
+    for one, other in zip(records, climatology["records"], strict=True):
+        assert one.keys() == other.keys()
+        for key in one.keys() - {"sample"}:
             assert one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-3)
 
 
@@ -589,3 +642,75 @@ def test_what_was_found_is_told(make_task) -> None:
     assert task.notices[0] == "a region for tests"
     assert "images: 16 of 20 patches are at least half land and are used" in task.notices
     assert re.search(r"held out: 2 of 6 catchments are never trained on \(g\d, g\d\)", task.notices[-1])
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def write_generic(root: Path, count: int) -> None:
+    for place, basin in enumerate(("1", "2", "3")):
+        wave = np.sin(np.arange(count) / 9 + place)
+        variables = {"flow": np.exp(wave), "warmth": 10 * wave}
+        write_netcdf(root / "time_series" / f"{basin}.nc", days("1970-10-01", count), variables, "date", units="mm/d")
+
+
+@pytest.mark.parametrize(
+    ("data", "write", "first", "options"),
+    [
+        ("camels-us", lambda root, count: write_camels_us(root, ("01022500", "02064000"), count), "2000-02-25", {}),
+        ("camels-gb", lambda root, count: write_camels_gb(root, ("1001", "39001"), count), "1970-10-01", {}),
+        (
+            "caravan",
+            lambda root, count: write_caravan(root, "csv", "gb", ("1", "2"), count),
+            "1990-01-01",
+            {"series": ("flow", "precipitation")},
+        ),
+        ("generic", write_generic, "1970-10-01", {"series": ("flow", "warmth")}),
+    ],
+)
+def test_files_of_every_kind_are_read_masked_and_scored_beside_grids(tmp_path, data, write, first, options) -> None:
+    count = 3 * 366
+    write(tmp_path / "gauges", count)
+    noise = np.random.default_rng(0).random((count, 8, 8)).astype(np.float32)
+    write_netcdf(tmp_path / "grids.nc", days(first, count), {"rainfall": noise}, units="mm")
+    config = HydrologyConfig(
+        data=data, data_path=str(tmp_path / "gauges"), grids_path=str(tmp_path / "grids.nc"), images=("rainfall",),
+        patch_cells=2, days=8, held_out_catchments=1, eval_batch=64, **options,
+    )  # fmt: skip
+    task = Hydrology(config, tmp_path / "cache")
+    told: list[str] = []
+    task.prepare(lambda text, done, of: told.append(text))
+    assert [line for line in told if line.startswith("reading")], "reading says how far it is"
+    batch = task.collate(*some(task))
+    assert batch["image_targets"].shape == (6, 1, 8 * 12, 4)
+    assert np.isfinite(float(task.loss(Guess()(**batch), batch)))
+    records = task.evaluate(Guess(), CPU)
+    assert {f"mse_{name}" for name in config.modalities} <= {key for record in records for key in record}
+    assert "rainfall, MSE ((mm)²)" in [metric.label for metric in task.metrics]
+    # What was parsed once is taken from the cache, by another process too.
+    (kept,) = (tmp_path / "cache").glob("catchments-v*/*.npz")
+    before = kept.stat().st_mtime_ns
+    told.clear()
+    again = Hydrology(config, tmp_path / "cache")
+    again.prepare(lambda text, done, of: told.append(text))
+    assert not [line for line in told if line.startswith("reading")]
+    assert kept.stat().st_mtime_ns == before
+    assert again.fingerprints() == task.fingerprints()
+
+
+@pytest.mark.shared
+def test_a_real_record_of_three_years_of_flow_is_split_scored_and_told(shared_dir, tmp_path) -> None:
+    options = {"data": "camels-us", "data_path": str(shared_dir / "data" / "camels_us"), "images": ()}
+    task = Hydrology(HydrologyConfig(**options, held_out_catchments=1), tmp_path)
+    task.prepare()
+    region = task._opened()
+    assert [len(region.spans[split]) for split in ("train", "validation", "test")] == [366, 365, 365]
+    records = task.evaluate(Guess(), CPU)
+    nse = [record[key] for record in records for key in ("nse_flow", "nse_flow_held_out") if key in record]
+    assert len(nse) == 4
+    assert np.isfinite(nse).all()
+    best = [row["metrics"]["skill_flow"] for row in task.references()]
+    assert max(best) == pytest.approx(0, abs=1e-9)
+    assert "flow, MSE ((mm/d)²)" in [metric.label for metric in task.metrics]
+    with pytest.raises(UserError, match=r"task\.held_out_catchments must be less than the 4 catchments, got 4"):
+        Hydrology(HydrologyConfig(**options), tmp_path).prepare()

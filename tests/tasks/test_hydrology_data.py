@@ -37,6 +37,15 @@ def test_the_last_years_are_test_and_those_before_validation(first, last, valida
     assert [found["train"].stop, found["validation"].stop] == [found["validation"].start, found["test"].start]
 
 
+@pytest.mark.parametrize(
+    ("last", "lengths"),
+    [("2003-12-31", [365, 365, 365]), ("2004-12-31", [730, 365, 366]), ("2005-12-31", [730, 365, 731])],
+)
+def test_a_short_record_keeps_one_year_for_test(last, lengths) -> None:
+    found = spans(dates("2001-01-01", last), HydrologyConfig())
+    assert [len(found[split]) for split in ("train", "validation", "test")] == lengths
+
+
 def test_statistics_know_nothing_of_other_years_and_of_held_out_catchments() -> None:
     plain, changed = small_region(), small_region()
     known = Region(plain, CONFIG)
@@ -60,20 +69,24 @@ def test_statistics_know_nothing_of_other_years_and_of_held_out_catchments() -> 
 
 def test_training_values_have_mean_0_and_variance_1_over_land() -> None:
     region = Region(small_region(), CONFIG)
-    train = region.patches[:, : region.spans["train"].stop]
+    train = np.where(region.patch_seen, region.patches, np.nan)[:, : region.spans["train"].stop]
     np.testing.assert_allclose(np.nanmean(train, axis=(1, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(np.nanstd(train, axis=(1, 2, 3)), 1, atol=1e-3)
     series = region.series[~region.held_out, :, : region.spans["train"].stop]
     np.testing.assert_allclose(series.mean(axis=(0, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(series.std(axis=(0, 2)), 1, atol=1e-3)
     assert region.patch_positions.tolist() == [[row, column] for row in range(4) for column in range(1, 5)]
-    assert np.isnan(region.patches[..., 0, 0]).all(), "the second column of patches is sea for a quarter"
+    assert region.patch_seen.shape[:2] == (1, 1), "all land is always observed"
+    assert not region.patch_seen[..., 0, 0].any(), "the second column of patches is sea for a quarter"
+    assert not region.patches[..., 0, 0].any()
 
 
 def test_anomalies_are_what_the_season_leaves() -> None:
     plain, bare = Region(small_region(), CONFIG), Region(small_region(), replace(CONFIG, anomalies=True))
     patches, series = plain.patch_climatology, plain.series_climatology
-    np.testing.assert_allclose(bare.patches + patches[:, bare.day_of_year], plain.patches, atol=1e-5)
+    land = plain.patch_seen[0, 0]
+    whole = (bare.patches + patches[:, bare.day_of_year])[..., land]
+    np.testing.assert_allclose(whole, plain.patches[..., land], atol=1e-5)
     np.testing.assert_allclose(bare.series + series[..., bare.day_of_year], plain.series, atol=1e-5)
     assert np.nanstd(bare.patches[2]) < 0.5 * np.nanstd(plain.patches[2]), "temperature has a season"
     assert abs(bare.patch_climatology).max() < 0.5 * abs(patches).max()
@@ -87,8 +100,16 @@ def test_anomalies_are_what_the_season_leaves() -> None:
 def test_a_split_that_does_not_observe_a_modality_says_so() -> None:
     data = small_region()
     assert not [line for line in Region(data, CONFIG).notices if "observed" in line]
-    data.gauges.values[:, 1, -366:] = np.nan
-    assert Region(data, CONFIG).notices[-1] == "test: no flow was observed in these years, so none is scored"
+    data.gauges.values[:, 1, 730:1095] = np.nan
+    assert Region(data, CONFIG).notices[-1] == "validation: no flow was observed in these years, so none is scored"
+
+
+def test_a_record_ends_with_the_series_that_ends_first() -> None:
+    data = small_region(years=5)
+    data.gauges.values[:, 1, 4 * 365 + 1 :] = np.nan
+    region, whole = Region(data, CONFIG), Region(small_region(years=4), CONFIG)
+    assert region.spans == whole.spans
+    assert "days after 2004-12-31 are left out: a series ends there in all catchments" in region.notices
 
 
 def test_held_out_catchments_hang_on_their_identifiers_alone() -> None:
