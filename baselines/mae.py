@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.layers.masked_vit import SIZES, MaskedViT, MaskedViTConfig, draw_mask
+from models.layers.masked_vit import SIZES, SMALL, TINY, MaskedViT, MaskedViTConfig, draw_mask
 from models.layers.vit import Block, block_flops
 
 
@@ -24,10 +24,8 @@ class MAEConfig(MaskedViTConfig):
 
 
 PRESETS: dict[str, MAEConfig] = {
-    "tiny": MAEConfig(
-        image_size=64, patch_size=8, width=96, layers=6, heads=4, decoder_width=64, decoder_layers=4, decoder_heads=4
-    ),
-    "small": MAEConfig(image_size=128, **{**SIZES["S/16"], "patch_size": 8}),
+    "tiny": MAEConfig(**TINY, decoder_layers=4),
+    "small": MAEConfig(**SMALL),
     "paper": MAEConfig(image_size=224, **SIZES["B/16"]),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,16 +203,22 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path}: not a file of tensors alone ({reason}): save the state dict by itself, best as .safetensors"
+            f"{path}: not a file of tensors alone ({_reason(error)}): save the state dict by itself, best as .safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: damaged or cut off ({reason}): fetch it again") from None
+    except Exception as error:  # a broken file may stumble anywhere
+        raise UserError(f"{path}: damaged or cut off ({_reason(error)}): fetch it again") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: must hold a dict of tensors, got {type(state).__name__}: save model.state_dict()")
     return state
+
+
+def _reason(error: Exception) -> str:
+    """What torch says of a file, in a line without its advice, colours and whatever else a terminal would obey."""
+    message = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+    named = re.search(r"GLOBAL (\S+)", message)
+    line = f"it needs {named[1]}" if named else message.partition("\n")[0]
+    return re.sub(r"\x1b\[[0-9;]*m|[^ -~]", "", line)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.layers.config import require_bool
 from models.layers.feature_maps import MapWeights, feature_map_flops
 from models.layers.mask_counts import MaskCounts, mask_counts
-from models.layers.masked_vit import SIZES, MaskedViT, MaskedViTConfig, draw_mask
+from models.layers.masked_vit import SIZES, SMALL, TINY, MaskedViT, MaskedViTConfig, draw_mask
 from models.layers.vit import CrossBlock, cross_block_flops, layer_norm
 
 
@@ -74,10 +74,8 @@ class CrossMAEConfig(MaskedViTConfig):
 
 
 PRESETS: dict[str, CrossMAEConfig] = {
-    "tiny": CrossMAEConfig(
-        image_size=64, patch_size=8, width=96, layers=6, heads=4, decoder_width=64, decoder_layers=6, decoder_heads=4
-    ),
-    "small": CrossMAEConfig(image_size=128, **{**SIZES["S/16"], "patch_size": 8}),
+    "tiny": CrossMAEConfig(**TINY, decoder_layers=6),
+    "small": CrossMAEConfig(**SMALL),
     "paper": CrossMAEConfig(image_size=224, **SIZES["B/16"]),
 }
 

@@ -95,7 +95,11 @@ class HydrologyMAEConfig:
         ratio = self.prediction_ratio
         if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1):
             raise ValueError(f"prediction_ratio must be above 0 and at most 1, or null for all, got {ratio!r}")
-        for name, off in (("decoder_self_attention", False), ("weighted_feature_maps", False), ("prediction_ratio", None)):
+        for name, off in (
+            ("decoder_self_attention", False),
+            ("weighted_feature_maps", False),
+            ("prediction_ratio", None),
+        ):
             if self.decoder == "self" and getattr(self, name) is not off:
                 null = "null" if off is None else "false"
                 raise ValueError(f"{name} needs decoder 'cross', got 'self': set decoder: cross, or {name}: {null}")

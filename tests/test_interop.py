@@ -1,5 +1,6 @@
 import argparse
 import json
+import pickle
 import shutil
 
 import pytest
@@ -217,8 +218,33 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys, content):
     torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(UserError, match="not a file of tensors alone") as raised:
         load_reference_checkpoint(tmp_path / "bad.pt")
-    assert "\n" not in str(raised.value)
+    assert str(raised.value) == (
+        f"{tmp_path / 'bad.pt'}: not a file of tensors alone (it needs print): save the state dict by itself, best as "
+        f".safetensors"
+    )
     assert "must not run" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not a pickle",
+        pickle.dumps({"model": [1.0]}, protocol=4),
+        b"\x80\x02.",
+        b"\x80\x02K",
+        b"\x80\x02c\x1b[1mos\x07\nsystem\n.",
+    ],
+)
+def test_a_refusal_is_no_advice_of_how_to_run_code(tmp_path, content):
+    (tmp_path / "bad.pth").write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        load_reference_checkpoint(tmp_path / "bad.pth")
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'bad.pth'}: ")
+    assert message.isprintable()
+    assert "()" not in message
+    assert not any(word in message for word in ("weights_only", "can still be loaded", "pytorch.org", "PyTorch 2.6"))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

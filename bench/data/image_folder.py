@@ -2,11 +2,12 @@
 
     <root>/train/<class>/*.JPEG      sub-folders named train, val (or valid, validation) and test are the splits
     <root>/val/<class>/*.JPEG
-    <root>/<class>/*.jpg             without train/: a split by a hash of each image's path
+    <root>/<class>/*.jpg             without any of these: a split by a hash of each image's path
     <root>/*.png                     without classes
 
 Without ``test`` the validation folder is the test split, as ImageNet is scored, and validation is taken from training. Nothing
-is decoded before it is asked for: listing the 1.3 million files of ImageNet is all that opening does.
+is decoded before it is asked for: listing the 1.3 million files of ImageNet is all that opening does. Links are followed under
+their own names, but for those to a folder that they lie in.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +37,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 """What counts as an image, in any case; other files are left alone."""
 FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 """Names of the sub-folders of a split."""
+SPLIT_NAMES = frozenset({"training"}.union(*FOLDERS.values()))
+"""What no folder of a class is called, in any case, where there is no ``train``."""
 HELD_OUT = {"validation": (0.0, 0.05), "test": (0.05, 0.1)}
 """Share of the images, by the hash of their path, of a split that has no sub-folder."""
 AUGMENTS = ("none", "flip", "crop")
@@ -116,11 +121,15 @@ def open_folder(
         report: progress while listing, a step for each folder at the top.
 
     Raises:
-        UserError: there are no images.
+        UserError: there are no images, ``train`` is missing beside other splits, two splits share a folder, a link leads
+            nowhere, a folder cannot be read, or a name is not UTF-8; names it.
     """
-    source, (start, end), notice = _layout(root)[split]
-    listed = ((of_name(path), path, size) for path, size in _list(source, split, report))
-    chosen = sorted(item for item in listed if start <= int(item[0]) / 2**64 < end)
+    with _named_errors():
+        layout = _layout(root)
+        source, (start, end), notice = layout[split]
+        classes = _classes(layout["train"][0])
+        listed = ((of_name(path), path, size) for path, size in _list(source, split, report))
+        chosen = sorted(item for item in listed if start <= int(item[0]) / 2**64 < end)
     notices = [notice] if notice else []
     if not chosen:
         kinds = ", ".join(SUFFIXES[:3])
@@ -137,7 +146,7 @@ def open_folder(
     return FolderSplit(
         root=source,
         paths=paths,
-        classes=_classes(_layout(root)["train"][0]),
+        classes=classes,
         image_size=image_size,
         pool=ImagePool(workers),
         fingerprint=digest.hexdigest(),
@@ -145,13 +154,36 @@ def open_folder(
     )
 
 
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turn what listing stumbles over into a line that names it."""
+    try:
+        yield
+    except OSError as error:
+        path, reason = error.filename, error.strerror
+        if os.path.islink(path):
+            reason = f"a link to {os.readlink(path)}: {reason}"
+        raise UserError(f"task.data_path: {path} cannot be read ({reason}): mend or remove it") from None
+    except UnicodeEncodeError as error:
+        name = os.fsencode(error.object)
+        raise UserError(f"task.data_path: the file name {name!r} is not UTF-8: rename the file or its folder") from None
+
+
 def _layout(root: Path) -> dict[str, tuple[Path, tuple[float, float], str]]:
     """For each split its folder, the share of the images there that is its own, and what must be told of it."""
+    for name in (name for names in FOLDERS.values() for name in names):
+        if (root / name).is_symlink():
+            (root / name).stat()  # a link that leads nowhere is no missing split
     found = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in FOLDERS.items()}
+    _require_apart([folder for folder in found.values() if folder])
     train, told = found["train"], {"train": "", "validation": "", "test": ""}
     if train is None:
-        # Sub-folders named val or test alone are classes like any others.
-        found = dict.fromkeys(found)
+        others = sorted(e.name for e in _visible(root) if e.name.lower() in SPLIT_NAMES and e.is_dir())
+        if others:
+            raise UserError(
+                f"task.data_path: train/ is missing in {root}, which holds {'/, '.join(others)}/: put the training images into "
+                f"{root / 'train'}, or, where these are classes, move all classes into it"
+            )
     elif found["test"] is None and (scored := found["validation"]) is not None:
         found |= {"test": scored, "validation": None}
         told["test"] = f"test: the images of {scored.name}/, for there is no test/"
@@ -166,28 +198,49 @@ def _layout(root: Path) -> dict[str, tuple[Path, tuple[float, float], str]]:
     return layout
 
 
+def _require_apart(folders: list[Path]) -> None:
+    """Raise UserError where, by links, a split is or lies within another one."""
+    for inner, outer in permutations(folders, 2):
+        if _encloses(os.path.realpath(outer), os.path.realpath(inner)):
+            raise UserError(
+                f"task.data_path: {inner.name}/ and {outer.name}/ in {inner.parent} hold the same images, by a link: give each "
+                f"split images of its own, or remove the link"
+            )
+
+
+def _encloses(outer: str, inner: str) -> bool:
+    """Whether a real path is another one or lies above it."""
+    return os.path.commonpath((outer, inner)) == outer
+
+
 def _list(root: Path, split: str, report: Progress | None) -> Iterator[tuple[str, int]]:
     """Path below `root`, with ``/``, and size of every image; hidden files and folders are left out, links are followed."""
-    tops = sorted(entry.name for entry in _visible(root))
-    seen: set[str] = set()
+    tops = sorted(_visible(root), key=lambda entry: entry.name)
+    above = os.path.realpath(root)
     for done, top in enumerate(tops):
         if report is not None:
             report(f"listing {split}", done, len(tops))
-        yield from _walk(root / top, top, seen)
+        yield from _walk(top, top.name, (above,))
     if report is not None and tops:
         report(f"listing {split}", len(tops), len(tops))
 
 
-def _walk(path: Path | os.DirEntry[str], name: str, seen: set[str]) -> Iterator[tuple[str, int]]:
-    """Images at or below `path`; a folder that is reached twice, by links, is listed once."""
-    if path.is_dir():
-        real = os.path.realpath(path)
-        if real not in seen:
-            seen.add(real)
-            for entry in _visible(path):
-                yield from _walk(entry, f"{name}/{entry.name}", seen)
-    elif name.lower().endswith(SUFFIXES):
-        yield name, path.stat().st_size
+def _walk(entry: os.DirEntry[str], name: str, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Images at or below `entry`, which was reached through the folders of the real paths `above`."""
+    if entry.is_dir():
+        if not _circles(entry, above):
+            above = (*above, os.path.realpath(entry))
+            for inner in _visible(entry):
+                yield from _walk(inner, f"{name}/{inner.name}", above)
+    elif (image := name.lower().endswith(SUFFIXES)) or entry.is_symlink():
+        size = entry.stat().st_size  # of a link that leads nowhere, whatever it is called, an error
+        if image:
+            yield name, size
+
+
+def _circles(entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return entry.is_symlink() and any(_encloses(os.path.realpath(entry), folder) for folder in above)
 
 
 def _visible(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
@@ -197,5 +250,6 @@ def _visible(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """Sub-folders of the training images, where there are two or more."""
-    names = tuple(sorted(entry.name for entry in _visible(folder) if entry.is_dir()))
+    above = (os.path.realpath(folder),)
+    names = tuple(sorted(e.name for e in _visible(folder) if e.is_dir() and not _circles(e, above)))
     return names if len(names) > 1 else ()

@@ -168,7 +168,8 @@ def with_shared(made: Any, given: Mapping[str, Any], shared: Mapping[str, Any], 
     for name in known & shared.keys() & given.keys():
         if given[name] != shared[name]:
             raise UserError(
-                f"{where}.{name}: is {given[name]!r}, but the task's is {shared[name]!r}; set task.{name}, for all arms alike"
+                f"{where}.{name}: is {given[name]!r}, but the task's options make it {shared[name]!r}; leave it out, and change the "
+                f"task for all arms alike"
             )
     return {**given, **{name: value for name, value in shared.items() if name in known}}
 

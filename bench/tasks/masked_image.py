@@ -221,6 +221,7 @@ class MaskedImage:
 
     # ------------------------------------------------------------------------------------------------- evaluation
 
+    @torch.inference_mode()
     def _records(
         self, split: str, count: int, predict: Callable[[Batch], Tensor], device: torch.device
     ) -> list[SampleRecord]:
@@ -331,7 +332,7 @@ class MaskedImage:
         records = [
             {"sample": name, **dict.fromkeys(probe.PROBES, value)} for name, value in zip(names, right, strict=True)
         ]
-        yield _entry("majority-class", f"the most frequent class, {majority}", records)
+        yield _entry("majority-class", f"the most frequent class, '{majority}'", records)
         for key, (label, function) in FEATURES.items():
             records = [{"sample": name} for name in names]
 

@@ -19,6 +19,7 @@ Features = Callable[[Tensor], Tensor]
 """Normalised images [B, 3, H, W] -> features [B, E]."""
 
 
+@torch.inference_mode()
 def score(
     features: Features, train: ImageSplit, test: ImageSplit, train_count: int, step: int, device: torch.device
 ) -> dict[str, list[float]]:

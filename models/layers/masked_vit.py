@@ -47,6 +47,18 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """Published sizes: name -> options of either architecture. Decoders have 8 blocks in MAE, 12 in CrossMAE, at every size."""
 
+TINY: dict[str, Any] = {
+    "image_size": 64,
+    "patch_size": 8,
+    "width": 96,
+    "layers": 6,
+    "heads": 4,
+    "decoder_width": 64,
+    "decoder_heads": 4,
+}
+SMALL: dict[str, Any] = {**SIZES["S/16"], "image_size": 128, "patch_size": 8}
+"""What the presets ``tiny`` and ``small`` of both architectures share."""
+
 
 @dataclass(frozen=True)
 class MaskedViTConfig:
@@ -83,9 +95,7 @@ class MaskedViTConfig:
                 f"try {max(1, self.image_size // self.patch_size) * self.patch_size}"
             )
         for name, heads in (("width", self.heads), ("decoder_width", self.decoder_heads)):
-            require_divisible(name, getattr(self, name), heads)
-            if getattr(self, name) % 4:  # sine and cosine of row and of column
-                raise ValueError(f"{name} must be a multiple of 4, got {getattr(self, name)}")
+            require_divisible(name, getattr(self, name), heads, 4)  # 4: sine and cosine of row and of column
         _ = self.counts
 
     @property

@@ -8,6 +8,8 @@ Axes: B batch, N and M tokens, D width, E width of the tokens that are read, h h
 
 from __future__ import annotations
 
+from math import lcm
+
 from torch import Tensor, nn
 
 from models.layers.attention import attend
@@ -21,11 +23,13 @@ def layer_norm(width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=NORM_EPS)
 
 
-def require_divisible(name: str, width: int, heads: int) -> None:
-    """Raise ValueError unless ``width``, the value of the option ``name``, divides into ``heads``."""
-    if width % heads:
+def require_divisible(name: str, width: int, heads: int, multiple: int = 1) -> None:
+    """Raise ValueError unless ``width``, the value of the option ``name``, divides into ``heads`` and by ``multiple``."""
+    step = lcm(heads, multiple)
+    if width % step:
+        whole = f"{multiple} and of " if multiple > 1 else ""
         raise ValueError(
-            f"{name} must be a multiple of its {heads} heads, got {width}: try {max(1, width // heads) * heads}"
+            f"{name} must be a multiple of {whole}its {heads} heads, got {width}: try {max(1, width // step) * step}"
         )
 
 

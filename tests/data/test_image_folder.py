@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,86 @@ def test_training_alone_gives_both_other_splits_from_itself(imagenet: Path) -> N
     assert all(found)
 
 
+@pytest.mark.parametrize(
+    "names", [("val", "test"), ("Train", "Val"), ("training",), ("valid", "cats"), ("test", "cats")]
+)
+def test_without_train_no_folder_of_another_split_becomes_a_class(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write(tmp_path / name / "n0" / "a.png")
+    splits = "/, ".join(sorted(name for name in names if name != "cats"))
+    for split in ("train", "validation", "test"):
+        with pytest.raises(UserError, match=re.escape(f"train/ is missing in {tmp_path}, which holds {splits}/: put")):
+            opened(tmp_path, split)
+
+
+def test_a_class_may_be_called_like_a_split_inside_train_and_a_file_anywhere(imagenet: Path, tmp_path_factory) -> None:
+    write(imagenet / "train" / "test" / "a.png")
+    assert opened(imagenet).classes == ("n0", "n1", "n2", "test")
+    alone = tmp_path_factory.mktemp("alone")
+    for number in range(40):
+        write(alone / f"{number}.png")
+    (alone / "test").write_text("x")
+    assert len(opened(alone)) > 30
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "pair"),
+    [
+        ("val", "train", "val/ and train/"),
+        ("test", "val", "test/ and val/"),
+        ("test", "train/n0", "test/ and train/"),
+        ("val", ".", "train/ and val/"),
+    ],
+)
+def test_a_split_that_is_another_one_by_a_link_is_refused(imagenet: Path, link: str, target: str, pair: str) -> None:
+    if (imagenet / link).exists():
+        shutil.rmtree(imagenet / link)
+    (imagenet / link).symlink_to(imagenet / target)
+    for split in ("train", "validation", "test"):
+        with pytest.raises(UserError, match="hold the same images, by a link: give each") as raised:
+            opened(imagenet, split)
+        assert set(pair.split(" and ")) <= set(str(raised.value).split())
+
+
+def test_splits_may_lie_elsewhere_by_links(imagenet: Path, tmp_path_factory) -> None:
+    subset = tmp_path_factory.mktemp("subset")
+    for split in ("train", "val"):
+        (subset / split).symlink_to(imagenet / split)
+    for split in ("train", "validation", "test"):
+        assert opened(subset, split).fingerprint == opened(imagenet, split).fingerprint
+
+
+@pytest.mark.parametrize("name", ["train/n0/a.JPEG", "train/n3", "train/notes.txt", "valid", "test"])
+def test_a_link_that_leads_nowhere_is_named(imagenet: Path, name: str) -> None:
+    (imagenet / name).symlink_to("/nowhere/at/all")
+    with pytest.raises(UserError) as raised:
+        opened(imagenet)
+    assert str(raised.value) == (
+        f"task.data_path: {imagenet / name} cannot be read (a link to /nowhere/at/all: No such file or directory): "
+        f"mend or remove it"
+    )
+
+
+def test_a_link_to_itself_is_named(imagenet: Path) -> None:
+    (imagenet / "train" / "n0" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UserError, match=r"n0/loop.png cannot be read \(a link to loop.png: .*\): mend or remove it"):
+        opened(imagenet)
+
+
+@pytest.mark.parametrize("name", [b"n0/caf\xe9.png", b"caf\xe9/a.png"])
+def test_a_file_name_that_is_not_utf8_is_named(imagenet: Path, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(imagenet / "train") + b"/" + name))
+    try:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(imagenet / "train" / "n0" / "train_000.JPEG", path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    with pytest.raises(UserError) as raised:
+        opened(imagenet)
+    assert f"the file name {name!r} is not UTF-8: rename" in str(raised.value)
+    str(raised.value).encode()
+
+
 def test_a_limit_takes_a_fair_sample_and_says_so(imagenet: Path) -> None:
     some = opened(imagenet, limit=60)
     assert len(some) == 60
@@ -106,7 +189,11 @@ def test_other_files_hidden_ones_and_links_in_a_circle_are_no_images(imagenet: P
     (imagenet / "train" / "n0" / "._val_000.JPEG").write_bytes(b"x")
     write(imagenet / "train" / ".thumbnails" / "a.png")
     (imagenet / "train" / "n0" / "again").symlink_to(imagenet / "train" / "n0")
+    (imagenet / "train" / "n0" / "all").symlink_to(imagenet / "train")
+    (imagenet / "train" / "n0" / "everything").symlink_to(imagenet)
+    (imagenet / "train" / "more").symlink_to(".")
     assert opened(imagenet).fingerprint == before
+    assert opened(imagenet).classes == ("n0", "n1", "n2")
 
 
 def test_linked_class_folders_are_followed(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -117,6 +204,21 @@ def test_linked_class_folders_are_followed(imagenet: Path, tmp_path_factory: pyt
     train = opened(subset)
     assert train.classes == ("n0", "n2")
     assert len(train) > 60
+
+
+def test_a_folder_that_is_reached_twice_has_both_names(imagenet: Path) -> None:
+    before = opened(imagenet, "train").paths
+    (imagenet / "train" / "a0").symlink_to("n0")
+    (imagenet / "train" / "n1" / "part").symlink_to("../n2")
+    (imagenet / "train" / "n2" / "part").symlink_to("../n1")
+    train = opened(imagenet)
+    assert train.classes == ("a0", "n0", "n1", "n2")
+    paths = {path for split in ("train", "validation") for path in opened(imagenet, split).paths}
+    folders = [path.rsplit("/", 1)[0] for path in paths]
+    assert {name: folders.count(name) for name in folders} == dict.fromkeys(
+        ("a0", "n0", "n1", "n2", "n1/part", "n2/part"), 40
+    )
+    assert set(before) <= set(train.paths), "no image changes its label for a link"
 
 
 def test_the_fingerprint_is_of_what_lies_there_not_of_where(imagenet: Path, tmp_path_factory) -> None:

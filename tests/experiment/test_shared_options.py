@@ -44,7 +44,7 @@ def test_an_arm_takes_over_what_its_configuration_knows() -> None:
 def test_another_value_than_the_tasks_is_refused() -> None:
     shared = resolve.shared_options(Task, {"name": "fake"})
     with pytest.raises(
-        UserError, match=r"arms\.a\.options\.patch_size: is 16, but the task's is 8; set task\.patch_size"
+        UserError, match=r"arms\.a\.options\.patch_size: is 16, but the task's options make it 8; leave it out"
     ):
         resolve.with_shared(Model, {"patch_size": 16}, shared, "arms.a.options")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.metrics import probe
 
@@ -35,6 +36,22 @@ def test_a_probe_is_deterministic_and_survives_features_that_say_nothing(predict
     assert set(few.tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize("predict", probe.PROBES.values(), ids=probe.PROBES)
+def test_a_probe_calls_nothing_whose_sums_come_in_any_order_on_a_gpu(predict) -> None:
+    called = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            called.add(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    (train, labels), (test, _) = blobs(60), blobs(30, seed=1)
+    with Watch():
+        predict(train, labels, test, 3)
+    assert "sum" in called
+    assert not {name for name in called if "_add" in name or "reduce" in name or name in ("bincount", "index_put_")}
+
+
 def test_neighbours_vote_by_the_exponential_of_their_cosine() -> None:
     generator = np.random.default_rng(0)
     train, test = generator.normal(size=(200, 5)), generator.normal(size=(40, 5))
@@ -48,6 +65,13 @@ def test_neighbours_vote_by_the_exponential_of_their_cosine() -> None:
         expected.append(votes.argmax())
     found = probe.nearest_neighbours(*map(torch.from_numpy, (train, labels, test)), 4)
     assert found.tolist() == expected
+
+
+def test_of_classes_with_equal_votes_the_first_is_chosen() -> None:
+    train, labels = torch.eye(4), torch.tensor([3, 1, 2, 1])
+    test = torch.tensor([[1.0, 0.0, 1.0, 0.0], [1.0, 0.5, 0.0, 0.5], [0.0, 0.0, 1.0, 0.0]])
+    assert probe.nearest_neighbours(train, labels, test, 4).tolist() == [2, 3, 2]
+    assert probe.nearest_neighbours(train, labels, torch.ones(1, 4), 4).tolist() == [1]
 
 
 def test_neighbours_care_for_the_direction_of_a_feature_alone() -> None:

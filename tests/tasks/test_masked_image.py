@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -351,6 +352,24 @@ def test_probes_score_frozen_features_of_whole_images_at_the_final_evaluation_of
     assert "knn" not in make().evaluate(model, CPU)[0]
 
 
+def test_models_are_scored_and_probed_without_a_graph_whoever_asks() -> None:
+    modes = []
+
+    class Watched(WithFeatures):
+        def forward(self, *arguments, **named):
+            modes.append(torch.is_inference_mode_enabled())
+            return super().forward(*arguments, **named)
+
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            modes.append(torch.is_inference_mode_enabled())
+            return super().features(images)
+
+    with torch.enable_grad():
+        make(probe_images=10).evaluate(Watched(4), CPU)
+    assert len(modes) > 10
+    assert all(modes)
+
+
 def test_probes_need_classes() -> None:
     task = MaskedImage(
         MaskedImageConfig(image_size=32), Path("nowhere"), lambda split: LabelledImages(split, classes=())
@@ -378,6 +397,7 @@ def test_references_stand_on_the_same_samples_and_know_nothing_of_what_is_masked
         "raw-pixels",
         "random-features",
     ]
+    assert re.fullmatch(r"the most frequent class, '\w+'", entries["majority-class"]["label"])
     assert entries["majority-class"]["metrics"] == {"knn": pytest.approx(1 / 3), "linear": pytest.approx(1 / 3)}
     assert entries["raw-pixels"]["metrics"]["linear"] > 0.9
     for entry in entries.values():

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baselines import mae
 from bench.engine.flops import triangulate
+from models import crossmae
 from models.layers.mask_counts import MaskCounts
-from models.layers.masked_vit import SIZES, draw_mask
+from models.layers.masked_vit import SIZES, MaskedViTConfig, draw_mask
 from models.layers.patches import patchify
 from models.layers.sincos import sincos_grid
 from tests.models.helpers import randomise
@@ -322,9 +324,10 @@ def test_encoders_pass_between_the_architectures(source, target):
     ("change", "message"),
     [
         ({"image_size": 18}, "image_size must be a multiple of patch_size 4, got 18: try 16"),
-        ({"heads": 5}, "width must be a multiple of its 5 heads, got 24: try 20"),
-        ({"decoder_heads": 3}, "decoder_width must be a multiple of its 3 heads, got 16: try 15"),
-        ({"width": 22, "heads": 2}, "width must be a multiple of 4, got 22"),
+        ({"heads": 5}, "width must be a multiple of 4 and of its 5 heads, got 24: try 20"),
+        ({"decoder_heads": 3}, "decoder_width must be a multiple of 4 and of its 3 heads, got 16: try 12"),
+        ({"width": 22, "heads": 2}, "width must be a multiple of 4 and of its 2 heads, got 22: try 20"),
+        ({"width": 2, "heads": 6}, "width must be a multiple of 4 and of its 6 heads, got 2: try 12"),
         ({"decoder_layers": 0}, "decoder_layers must be an integer >= 1, got 0"),
         ({"norm_pix_loss": 1}, "norm_pix_loss must be true or false, got 1"),
         ({"mask_ratio": 0.99}, "mask_ratio 0.99 keeps none of 25 tokens"),
@@ -337,6 +340,19 @@ def test_options_that_cannot_be_are_refused(family, change, message):
         cls.config_class(**{**SMALL, **own, **change})
 
 
+@given(name=st.sampled_from(["", "decoder_"]), width=st.integers(1, 100), heads=st.integers(1, 12))
+def test_a_width_is_taken_or_another_one_named_that_is(name, width, heads):
+    def config(width):
+        return MaskedViTConfig(**{**SMALL, f"{name}width": width, f"{name}heads": heads})
+
+    if width % 4 == 0 and width % heads == 0:
+        config(width)
+        return
+    with pytest.raises(ValueError, match=f"^{name}width must be a multiple of 4 and of its {heads} heads") as raised:
+        config(width)
+    config(int(str(raised.value).rpartition("try ")[2]))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_divides_as_published(family, size):
     cls, _ = VARIANTS[family]
@@ -344,6 +360,23 @@ def test_every_size_divides_as_published(family, size):
     assert config.patches == (256 if size == "H/14" else 196)
     assert config.width // config.heads == (80 if size == "H/14" else 64)
     assert config.decoder_width // config.decoder_heads == 32
+
+
+@pytest.mark.parametrize(
+    ("preset", "sizes"),
+    [
+        ("tiny", (64, 8, 96, 6, 4, 64, 4)),
+        ("small", (128, 8, 384, 12, 6, 256, 8)),
+        ("paper", (224, 16, 768, 12, 12, 512, 16)),
+    ],
+)
+def test_presets_are_alike_but_for_the_decoders_depth(preset, sizes):
+    names = ("image_size", "patch_size", "width", "layers", "heads", "decoder_width", "decoder_heads")
+    for presets, depth in ((mae.PRESETS, (4, 8, 8)), (crossmae.PRESETS, (6, 12, 12))):
+        config = presets[preset]
+        assert tuple(getattr(config, name) for name in names) == sizes
+        assert config.decoder_layers == depth[list(presets).index(preset)]
+        assert config == type(config)(**dict(zip(names, sizes, strict=True)), decoder_layers=config.decoder_layers)
 
 
 def test_random_weights_survive_a_round_trip_through_the_state_dict(variant):
