@@ -47,7 +47,7 @@ from bench.data.scenes.shards import write_atomically
 from bench.tasks import hydrology_batches as batches
 from bench.tasks.hydrology_batches import Chosen
 from bench.tasks.hydrology_config import PRESETS, HydrologyConfig, usual_units
-from bench.tasks.hydrology_data import Region
+from bench.tasks.hydrology_data import Region, check_generated
 from bench.tasks.hydrology_evaluation import Scorer, best_errors, mean_metrics, metrics_of, output
 from bench.tasks.hydrology_masks import present_modalities, window_lengths
 from bench.tasks.hydrology_references import REFERENCES
@@ -86,7 +86,12 @@ class Hydrology:
             config: the options.
             cache_dir: where generated data are kept and looked for.
             open_region: gives the data; by default what ``config.data`` says.
+
+        Raises:
+            UserError: the options ask what the generated region does not have.
         """
+        if config.data == "generated" and open_region is None:
+            check_generated(config)
         self.config = config
         self.evaluation_batch = config.eval_batch
         self.metrics: tuple[Metric, ...] = metrics_of(config, usual_units(config.data))

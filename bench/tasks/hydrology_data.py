@@ -79,6 +79,25 @@ def _years_before(date: np.datetime64, years: int) -> np.datetime64:
     return (month - 12 * years).astype("datetime64[D]") + (date - month.astype("datetime64[D]"))
 
 
+def check_generated(config: HydrologyConfig) -> None:
+    """Refuse options that the generated region cannot have, before it is generated.
+
+    Raises:
+        UserError: an unknown name, too few catchments or years.
+    """
+    from bench.data.hydrology import region, simulate
+
+    for field, wanted, known in (
+        ("images", config.images, simulate.GRID_NAMES),
+        ("series", config.series_names, simulate.SERIES_NAMES),
+        ("statics", config.static_names, region.STATIC_NAMES),
+    ):
+        _places(field, wanted, known)
+    if config.series_names:
+        held_out(tuple(map(str, range(config.region.catchments))), config.held_out_catchments)
+    spans(config.region.calendar(), config)
+
+
 def _place(dates: NDArray[np.datetime64], date: np.datetime64) -> int:
     return int(max(0, (date - dates[0]).astype(int)))
 

@@ -24,10 +24,7 @@ def open_data(config: HydrologyConfig, cache_dir: Path, report: Progress | None 
 
         generate.prepare(config.region, cache_dir, progress=report)
         return generate.open_generated(config.region, cache_dir, verify=False)
-    if config.data_path is None:
-        raise UserError(f"task.data_path is not set: give the folder of {config.data}, or set task.data: generated")
-    root = Path(config.data_path).expanduser()
-    gauges = _open_gauges(config, root, cache_dir, report) if config.series_names else None
+    gauges = _open_gauges(config, cache_dir, report) if config.series_names else None
     if config.grids_path is None:
         assert gauges is not None, "the options leave no modality"
         return gauges
@@ -38,7 +35,10 @@ def open_data(config: HydrologyConfig, cache_dir: Path, report: Progress | None 
     return combine(gauges, open_grids(path, config.images, config.grids_land, cache_dir=cache_dir, progress=report))
 
 
-def _open_gauges(config: HydrologyConfig, root: Path, cache_dir: Path, report: Progress | None) -> HydrologyData:
+def _open_gauges(config: HydrologyConfig, cache_dir: Path, report: Progress | None) -> HydrologyData:
+    if config.data_path is None:
+        raise UserError(f"task.data_path is not set: give the folder of {config.data}, or set task.data: generated")
+    root = Path(config.data_path).expanduser()
     if not root.is_dir():
         raise UserError(f"task.data_path: {root} is no folder; it must hold {config.data}")
     names: dict[str, Any] = {"series": config.series_names, "statics": config.static_names}

@@ -714,3 +714,21 @@ def test_a_real_record_of_three_years_of_flow_is_split_scored_and_told(shared_di
     assert "flow, MSE ((mm/d)²)" in [metric.label for metric in task.metrics]
     with pytest.raises(UserError, match=r"task\.held_out_catchments must be less than the 4 catchments, got 4"):
         Hydrology(HydrologyConfig(**options), tmp_path).prepare()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"images": ("rain", "snow")},
+            r"task\.images: the data have no snow; they have rain, soil_moisture, temperature",
+        ),
+        ({"series": ("level",)}, r"task\.series: the data have no level"),
+        ({"held_out_catchments": 24}, r"task\.held_out_catchments must be less than the 24 catchments, got 24"),
+        ({"days": 800}, r"task\.days: a window of 800 days does not fit"),
+    ],
+)
+def test_what_the_generated_region_cannot_have_is_refused_before_it_is_made(tmp_path, options, line) -> None:
+    with pytest.raises(UserError, match=line):
+        Hydrology(dataclasses.replace(PRESETS["tiny"], **options), tmp_path)
+    assert not list(tmp_path.iterdir())
