@@ -84,6 +84,9 @@ class MaskedImage:
         self.metrics: tuple[Metric, ...] = (masked.PSNR, masked.MSE)
         if config.norm_pix_loss:
             self.metrics = (masked.NORMALISED_MSE, masked.ORACLE_PSNR)
+        headline, *others = self.metrics
+        counts = f"of {config.patches} patches {config.kept} are visible and {config.patches - config.kept} masked"
+        self.metrics = (headline._replace(note=f"{headline.note}; {counts}"), *others)
         if config.probe_images:
             self.metrics += (probe.KNN, probe.LINEAR)
         self.symmetries = (

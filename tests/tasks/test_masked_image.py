@@ -441,3 +441,8 @@ def test_an_outside_model_without_predict_all_is_fine() -> None:
             return Constant(4)(images, noise)
 
     assert len(make().evaluate(Outside(), CPU)) == 30
+
+
+def test_the_table_says_how_many_patches_are_masked(tmp_path) -> None:
+    task = MaskedImage(MaskedImageConfig(image_size=160, patch_size=16, mask_ratio=0.9), tmp_path)
+    assert task.metrics[0].note.endswith("; of 100 patches 10 are visible and 90 masked")
