@@ -76,11 +76,11 @@ def run(tmp_path: Path, *options: object, **changes: object) -> Outcome:
         ({"batch": ["full"]}, (), "'full' is no batch policy; known: fill, knee, fixed:N"),
         ({"task": {**TASK, "image_sise": 32}}, (), "task.image_sise: unknown option of NovelViewSynthesis"),
         ({"task": {**TASK, "image_size": 4}}, (), "task.image_size must be at least 16, got 4"),
-        ({"task": {"name": "chess"}}, (), "task 'chess' is unknown; known: nvs"),
+        ({"task": {"name": "chess"}}, (), "task 'chess' is unknown; known: hydrology, masked-image, nvs"),
         (
             {"arms": ["lvsm"]},
             (),
-            "architecture 'lvsm' is unknown; known: efficient-lvsm, lvsm-decoder-only, lvsm-encoder-decoder",
+            "architecture 'lvsm' is unknown; known: crossmae, efficient-lvsm, hydrology-mae, lvsm-decoder-only",
         ),
         (
             {"arms": [{"architecture": "efficient-lvsm", "options": {"wdith": 64}}]},
@@ -127,7 +127,10 @@ def test_a_missing_gpu_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_comparison_names_the_known_ones() -> None:
-    assert "comparison 'nsv' is unknown; known: nvs" in isochron("run", "nsv").line
+    assert (
+        "comparison 'nsv' is unknown; known: mae-feature-maps, mae-hydrology, mae-image, nvs, "
+        in isochron("run", "nsv").line
+    )
     assert "missing.yaml: cannot be read (No such file or directory)" in isochron("plan", "missing.yaml").line
 
 
@@ -169,7 +172,7 @@ def test_parity_passes_on_the_fixtures_of_the_project(repo_root: Path) -> None:
     files = sorted((repo_root / "tests/fixtures/parity").glob("*.safetensors"))
     outcome = isochron("parity", *files)
     assert outcome.code == 0, outcome.out + outcome.err
-    assert len(files) == 3
+    assert len(files) == 5
 
 
 def test_a_damaged_shard_and_a_damaged_manifest_are_one_line_each(

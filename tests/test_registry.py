@@ -36,7 +36,7 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(UserError) as caught:
         registry.architecture("lvms")
     assert "'lvms' is unknown; known: " in str(caught.value)
-    assert "efficient-lvsm, lvsm-decoder-only" in str(caught.value)
+    assert "lvsm-decoder-only, lvsm-encoder-decoder, mae" in str(caught.value)
     assert "factory: pkg.file:Name" in str(caught.value)
     with pytest.raises(UserError, match=r"task 'nsv' is unknown; known: .*nvs"):
         registry.task("nsv")
