@@ -138,9 +138,10 @@ def paired_difference(
     differences = np.array([first[key] - second[key] for key in keys], dtype=np.float64)
     mean, interval, count = mean_interval(differences, seed=seed)
     p_positive = probability_positive(differences, seed=seed)
-    p_better = None if p_positive is None or higher_is_better is None else p_positive
-    if p_better is not None and not higher_is_better:
-        p_better = 1.0 - p_better
+    if p_positive is None or higher_is_better is None:
+        p_better = None
+    else:
+        p_better = p_positive if higher_is_better else 1.0 - p_positive
     return PairedDifference(mean, interval, count, p_better, detectable_difference(differences))
 
 
@@ -225,7 +226,7 @@ def crossover(
 
 
 def not_worse_than_best(
-    values: Sequence[Mapping[Key, float]], *, higher_is_better: bool = True, digits: int = 2
+    values: Sequence[Mapping[Key, float]], *, higher_is_better: bool | None = True, digits: int = 2
 ) -> list[bool]:
     """Which rows of a column deserve bold: not significantly worse than the best, after rounding.
 
@@ -236,8 +237,10 @@ def not_worse_than_best(
       tie). So a row that lacks a seed is never the best against rows that have it.
     - Every other row is compared with the best on common seeds. A row with all the seeds of the best is bold unless it is
       significantly worse; one that lacks a seed only if it is significantly better on those that it has.
-    - Nothing is bold where fewer than two seeds can be compared.
+    - Nothing is bold where fewer than two seeds can be compared, or where no side is better (None).
     """
+    if higher_is_better is None:
+        return [False] * len(values)
     sign = 1.0 if higher_is_better else -1.0
     most = max((len(row) for row in values), default=0)
     candidates = [index for index, row in enumerate(values) if row and len(row) == most]

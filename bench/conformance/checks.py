@@ -233,9 +233,8 @@ def _memory(case: Case) -> str:
 
     def peak(batch_size: int) -> int:
         model, batch = case.model().train(), case.batch(0, batch_size)
-        case.loss(
-            model, batch
-        ).backward()  # gradients are there from now on: made anew, they would hide a small batch's samples
+        # Gradients are there from now on: made anew, they would hide the samples of a small batch.
+        case.loss(model, batch).backward()
         return peak_live_bytes(lambda: case.loss(model, batch).backward())
 
     peaks = [(case.memory or peak)(size) for size in MEMORY_BATCHES]

@@ -31,7 +31,7 @@ from bench.data.images import ImagePool, composite, decode
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 """What counts as an image, in any case; other files are left alone."""

@@ -114,9 +114,7 @@ def bold_arms(summary: Summary) -> dict[str, dict[str, bool]]:
                     [arm.finals[metric.name] for arm in summary.arms],
                     higher_is_better=metric.higher_is_better,
                     digits=metric.digits,
-                )
-                if metric.higher_is_better is not None
-                else [False] * len(summary.arms),
+                ),
                 strict=True,
             )
         )

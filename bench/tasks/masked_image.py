@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.contracts import Batch
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
     from bench.tasks.masked_image_data import ImageSplit
     from bench.tasks.masked_image_probes import Features
 

@@ -18,7 +18,7 @@ from bench.data.scenes.shapes import CLASS_NAMES, SHAPES
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
     from bench.tasks.masked_image_config import MaskedImageConfig
 
 SKY, FIRST_SHAPE = CLASS_NAMES.index("sky"), CLASS_NAMES.index(next(iter(SHAPES)))

@@ -28,7 +28,7 @@ from bench.data.hydrology.tables import csv_header, read_attributes, read_daily_
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 LAYOUT = "CAMELS-GB: **/CAMELS_GB_hydromet_timeseries_<id>_<from>-<to>.csv and **/CAMELS_GB_*_attributes.csv"
 FILE = re.compile(r"camels_gb_(?:v2_)?hydromet_(?:daily_)?timeseries_([^_]+)_\d{8}-\d{8}\.csv", re.IGNORECASE)

@@ -24,7 +24,7 @@ from bench.data.hydrology.tables import Record, calendar_days, read_attributes, 
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 LAYOUT = (
     "CAMELS-US: basin_mean_forcing/<product>/**/<id>_lump_<source>_forcing_leap.txt and "

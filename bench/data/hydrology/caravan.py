@@ -28,7 +28,7 @@ from bench.data.hydrology.tables import Record, csv_header, read_attributes, rea
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 PET_NOTICE = "Caravan: potential evaporation of ERA5-Land is far too high in many catchments (HESS 28, 4219)"
 LAYOUT = "Caravan: timeseries/{csv,netcdf}/<source>/<gauge>.{csv,nc} and attributes/<source>/attributes_*_<source>.csv"

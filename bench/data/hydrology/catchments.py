@@ -19,7 +19,7 @@ from bench.data.hydrology.tables import Record
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 NEVER_NEGATIVE = ("flow", "discharge")
 """Series whose negative values are codes or mistakes: they are taken as missing, and a notice says so."""

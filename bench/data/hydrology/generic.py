@@ -17,7 +17,7 @@ from bench.data.hydrology.tables import read_attributes
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 LAYOUT = "time_series/<basin>.nc and attributes/*.csv"
 

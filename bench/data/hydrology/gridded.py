@@ -21,7 +21,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     import xarray
 
-    from bench.data.scenes.cache import Progress
+    from bench.data.cache_folder import Progress
 
 GRIDS_VERSION = 1
 AXES = {
