@@ -207,6 +207,17 @@ class ArmConfig(_Section):
         return self
 
 
+class PretrainingConfig(_Section):
+    """Training that all arms start from: their weights of the same name and shape. Its seconds are charged to none."""
+
+    arm: ArmConfig
+    """What is trained; its ``training`` may differ from the comparison's."""
+    steps: int = Field(ge=1)
+    batch: int = Field(16, ge=1)
+    seed: int = Field(10**6 + 1, ge=0)
+    """Of weights and samples; apart from every seed that counts."""
+
+
 class SentinelConfig(_Section):
     """The fixed kernel that watches the machine's speed."""
 
@@ -232,6 +243,8 @@ class Comparison(_Section):
     batch: tuple[str, ...] = Field(("fill",), min_length=1)
     """Batch policies; every arm is run under each."""
     training: TrainingConfig = TrainingConfig()
+    pretraining: PretrainingConfig | None = None
+    """What all arms start from; null: each from its own seed."""
     cpu_memory: Size = 2**30
     """Declared budget of what training may add to the resident set, where the device is a CPU."""
     device: str = "auto"
@@ -290,7 +303,7 @@ class Comparison(_Section):
             raise ValueError(f"reference: {self.reference!r} is none of the arms {names}")
         if "name" not in self.task:
             raise ValueError("task: 'name' is missing; see `isochron list tasks`")
-        for arm in self.arms:
+        for arm in (*self.arms, *([self.pretraining.arm] if self.pretraining else [])):
             if "tune" in arm.training:
                 raise ValueError(
                     f"arms.{arm.name}.training.tune: the search is the same for all arms; set training.tune"

@@ -23,7 +23,8 @@ SampleRecord = dict[str, Any]
 """One evaluated sample: ``{"sample": "scene-0007/target-1", "psnr": 21.3, ...}``.
 
 ``sample`` is a string that names the sample in every run alike, so that runs can be paired by it. The other values are
-numbers, one per metric; a metric that is undefined for the sample is left out, never NaN.
+numbers, one per metric; a metric that is undefined for the sample is left out, never NaN. Of a pooled metric it is a
+mapping: part -> ``[numerator, denominator]``, such as class -> ``[intersection, union]``.
 """
 
 
@@ -41,7 +42,8 @@ class Metric(NamedTuple):
     note: str = ""
     """What a reader must know to trust the number: definition, backbone, input range."""
     aggregate: str = "mean"
-    """``mean`` or ``median``: what stands for a run, over the samples that have the metric."""
+    """What stands for a run, over the samples that have the metric: ``mean``, ``median`` or ``pooled`` (a quotient of sums over
+    all samples, in percent, averaged over the parts: the mean IoU of a data set)."""
     group: str = ""
     """Heading of the table of its own that it stands in with others of its kind; empty: the first one."""
 
@@ -52,6 +54,17 @@ class Symmetry(NamedTuple):
     name: str
     apply: Any
     """``apply(batch, generator) -> batch``: the changed copy."""
+
+
+class Gate(NamedTuple):
+    """What a comparison's reference arm must reach before its arms may be ranked."""
+
+    metric: str
+    """Name of the metric that decides."""
+    reference: str
+    """Name of the predictor that learns nothing (of `Task.references`) which the arm must beat."""
+    margin: float
+    """By how much, in the metric's unit."""
 
 
 class Architecture(Protocol):
@@ -83,7 +96,11 @@ class Task(Protocol):
     elsewhere that the training loss reads), ``fingerprints()`` (split -> digest of the data that was found, wherever it
     lies), ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
     ``synthetic(batch_size, seed)`` and ``edge_cases(batch_size)`` (random and degenerate legal host batches, for the
-    conformance kit).
+    conformance kit), ``causal`` (pairs of an input field and an output, [B, F, ...] both, whose frame t may depend on frames
+    up to t alone), ``pairing`` (what samples whose names share their first two parts have in common, such as ``clip``: tables
+    then also compare arms pair by pair of these), ``gate`` (a `Gate`), ``inference_case(batch_size)`` (host batch on which
+    inference is timed instead of `worst_case`, how many units one of its samples has, and their name, such as ``frames``),
+    ``inference_call(model, inputs)`` (what is timed of it, ready to be called, where that is more or less than ``forward``).
     """
 
     name: str
@@ -117,7 +134,7 @@ class Task(Protocol):
         ...
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Scalar training loss, fp32."""
+        """Scalar training loss, fp32. One that takes ``progress`` is told the share of the budget that is spent."""
         ...
 
     def evaluate(

@@ -35,7 +35,7 @@ def test_a_healthy_architecture_passes_everything(task: NovelViewSynthesis, buil
     assert not failures(findings)
     assert [finding.name for finding in findings] == [
         "signature", "forward and loss", "inputs unchanged", "gradients", "bf16", "always finite", "targets unseen",
-        "symmetries", "samples apart", "deterministic", "seeds", "A/A tie", "state dict", "affine memory", "FLOPs",
+        "symmetries", "samples apart", "later frames unseen", "deterministic", "seeds", "A/A tie", "state dict", "affine memory", "FLOPs",
     ]  # fmt: skip
 
 
@@ -94,6 +94,16 @@ def test_a_loss_that_is_finite_only_sometimes_fails(task: NovelViewSynthesis) ->
 
 def test_randomness_in_eval_mode_fails(task: NovelViewSynthesis) -> None:
     assert "two forwards in eval mode differ" in failures(check(planted.Gambler, task))["deterministic"]
+
+
+def test_where_frames_have_an_order_later_ones_may_not_matter(
+    task: NovelViewSynthesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "causal", (("target_c2w", "images"),), raising=False)
+    assert not failures(check(planted.TinyNVS, task)), "a target of it reads its own pose alone"
+    found = failures(check(planted.Foreseer, task))
+    assert list(found) == ["later frames unseen"]
+    assert re.search("images before frame 1 change by .* with target_c2w from there on", found["later frames unseen"])
 
 
 def test_declared_unused_weights_are_accepted_and_unknown_ones_are_not(task: NovelViewSynthesis) -> None:

@@ -169,6 +169,24 @@ def _samples_apart(case: Case) -> str:
     return "outputs of a sample do not change with the rest of its batch"
 
 
+def _causal(case: Case) -> str:
+    """Outputs of a frame do not depend on later frames, where the task says so."""
+    pairs = getattr(case.task, "causal", ())
+    model, batch, other = case.model(), case.batch(0), case.batch(1)
+    plain = case.outputs(model, batch)
+    for name, output in pairs:
+        for frame in range(1, batch[name].shape[1]):
+            changed = torch.cat([batch[name][:, :frame], other[name][:, frame:]], dim=1)
+            seen = case.outputs(model, {**batch, name: changed})
+            gap = difference({output: plain[output][:, :frame]}, {output: seen[output][:, :frame]})
+            if gap > TOLERANCE:
+                fail(
+                    f"{output} before frame {frame} change by {gap:.2g} with {name} from there on: read no later frame"
+                )
+    told = ", ".join(f"{output} of a frame do not change with later {name}" for name, output in pairs)
+    return told or f"task {case.task.name} has no order of frames"
+
+
 def _deterministic(case: Case) -> str:
     """Two forwards in eval mode are equal to the bit."""
     model, batch = case.model(), case.batch()
@@ -277,6 +295,7 @@ CHECKS: tuple[tuple[str, Callable[[Case], str], bool], ...] = (
     ("targets unseen", _targets_unseen, False),
     ("symmetries", _symmetries, False),
     ("samples apart", _samples_apart, False),
+    ("later frames unseen", _causal, False),
     ("deterministic", _deterministic, False),
     ("seeds", _seeds, False),
     ("A/A tie", _tie, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from bench.engine.memory import Peak
 
 
 def peak_live_bytes(run: Callable[[], object]) -> int:
@@ -20,6 +23,24 @@ def peak_live_bytes(run: Callable[[], object]) -> int:
     with _LiveBytes() as live:
         run()
     return live.peak
+
+
+class TensorMeter:
+    """Bytes of tensors that are alive at once between `start` and `peak`, as a device's meter tells them (`MemoryMeter`)."""
+
+    def limit(self) -> int:
+        """There is none: the largest number of bytes."""
+        return sys.maxsize
+
+    def start(self) -> None:
+        """Begin to count, from nothing."""
+        self._live = _LiveBytes()
+        self._live.__enter__()
+
+    def peak(self) -> Peak:
+        """Most bytes held at once since `start`; counting ends."""
+        self._live.__exit__(None, None, None)
+        return Peak(self._live.peak, retries=0)
 
 
 class _LiveBytes(TorchDispatchMode):

@@ -86,17 +86,16 @@ class TrainingStep:
         self.settings, self.average = settings, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._auxiliary = getattr(unwrap(model), "auxiliary_loss", None)
-        self._follows_progress = (
-            self._auxiliary is not None and "progress" in inspect.signature(self._auxiliary).parameters
-        )
+        self._loss_follows, self._auxiliary_follows = map(_takes_progress, (task.loss, self._auxiliary))
 
     def loss(self, batch: Batch, progress: float = 0.0) -> Tensor:
         """The task's loss, plus the architecture's own where it has one, at this share of the budget."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             outputs = self.model(**{name: batch[name] for name in self.task.input_fields})
-            position = {"progress": progress} if self._follows_progress else {}
-            auxiliary = self._auxiliary(batch, outputs, **position) if self._auxiliary else None
-        loss = self.task.loss(outputs, batch)
+            position = {"progress": progress}
+            asked = position if self._auxiliary_follows else {}
+            auxiliary = self._auxiliary(batch, outputs, **asked) if self._auxiliary else None
+        loss = self.task.loss(outputs, batch, **(position if self._loss_follows else {}))
         return loss if auxiliary is None else loss + auxiliary
 
     def __call__(
@@ -149,6 +148,10 @@ class TrainingStep:
             self.optimizer.found_inf = skip  # type: ignore[attr-defined]
             self.optimizer.step()
         return skip
+
+
+def _takes_progress(loss: Callable[..., Tensor] | None) -> bool:
+    return loss is not None and "progress" in inspect.signature(loss).parameters
 
 
 def unwrap(model: nn.Module) -> nn.Module:

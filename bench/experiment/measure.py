@@ -15,6 +15,7 @@ from torch import nn
 from bench import config as configuration
 from bench import registry
 from bench.config import Comparison
+from bench.conformance.live_bytes import TensorMeter
 from bench.contracts import Batch, Task
 from bench.engine import batchfit, latency, probe
 from bench.engine.batchfit import BatchFit, ProbeResult
@@ -251,23 +252,33 @@ def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
     models = {label: resolve.build(arm.config).to(device).eval() for label, arm in arms.items()}
     synchronize = synchronizer(device)
     session.console.say("Measuring inference, interleaved across arms.")
+    case = getattr(task, "inference_case", lambda size: (task.worst_case(size), 1, "samples"))
+    made = getattr(task, "inference_call", lambda model, inputs: partial(model, **inputs))
 
     def measured(size: int) -> dict[str, latency.LatencyResult]:
-        inputs = _inputs(task, task.worst_case(size), device)
+        inputs = _inputs(task, case(size)[0], device)
+        ready = {label: made(model, inputs) for label, model in models.items()}
 
         def call(label: str) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=arms[label].training.precision == "bf16"):
-                models[label](**inputs)
+                ready[label]()
 
         calls = {label: partial(call, label) for label in models}
         return latency.measure(calls, size, INFERENCE_ROUNDS, session.clock, synchronize=synchronize, meter=meter)
 
-    # Only a GPU's allocator tells what a call takes in a process that has done other things before.
-    meter = CudaMeter(device) if device.type == "cuda" else None
+    # A GPU's allocator tells what a call takes; on a CPU the bytes of the tensors that live at once are counted.
+    meter = CudaMeter(device) if device.type == "cuda" else TensorMeter()
+    size = min(min(batches.values()), getattr(task, "evaluation_batch", max(batches.values())))
     with torch.inference_mode():
-        many, one = measured(min(batches.values())), measured(1)
+        many, one = measured(size), measured(1)
+    _, units, unit = case(1)
     for arm in session.arms:
         record = records[arm.name]
         assert record is not None, "arms are measured before inference"
-        record["inference"] = {**many[arm.label].to_record(), "latency_ms": one[arm.label].to_record()["latency_ms"]}
+        record["inference"] = {
+            **many[arm.label].to_record(),
+            "latency_ms": one[arm.label].to_record()["latency_ms"],
+            "unit": unit,
+            "units_per_sample": units,
+        }
         session.folder.write_arm(arm.name, record)

@@ -34,6 +34,10 @@ def plan(comparison: Comparison, cache_dir: Path, out: Path) -> str:
         "",
         f"  runs: {len(arms)} arms ({', '.join(arm.name for arm in arms)}) x {len(expanded.seeds)} seeds = {runs}, {each} each",
     ]
+    if (asked := expanded.pretraining) is not None:
+        lines.append(
+            f"  before: {asked.steps} steps of {asked.batch} samples of {asked.arm.name}, which all arms start from"
+        )
     tuning = sum(len(arm.training.tune.candidates) * arm.training.tune.budget for arm in arms)
     if budget.unit == "seconds":
         charged = budget.amount * runs

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from bench import config as configuration
 from bench.engine.progress import ReplayedBudget
 from bench.errors import UserError
-from bench.experiment import resolve
+from bench.experiment import pretraining, resolve
 from bench.experiment.session import OF_THE_TASK, PINNED, Session, digests, require_same
 from bench.store.files import read_json, read_lines
 from bench.store.write import RunFolder, weights_hash
@@ -49,6 +49,7 @@ def replay(run: Path, **parts: Any) -> Replay:
         with console.counting() as report:
             session.task.prepare(report)
         _require_same_inputs(run, session)
+        session.initial = pretraining.find_or_train(session, given=run.resolve().parents[2] / pretraining.FOLDER)
         arm = session.arms[0]
         identity = {
             "arm": outcome["arm"],

@@ -140,13 +140,18 @@ def expand(comparison: Comparison) -> Comparison:
     given = {key: value for key, value in comparison.task.items() if key != "name"}
     task = {"name": name, **_written_out(made, comparison.preset, given, "task")}
     shared = shared_options(made, task)
-    arms = []
-    for arm in comparison.arms:
-        where = f"arms.{arm.name}.options"
+
+    def written_out(arm: ArmConfig, where: str) -> ArmConfig:
         options = with_shared(architecture_class(arm), arm.options, shared, where)
         options = _written_out(architecture_class(arm), comparison.preset, options, where)
-        arms.append(arm.model_copy(update={"options": options}))
-    return comparison.model_copy(update={"task": task, "arms": tuple(arms)})
+        return arm.model_copy(update={"options": options})
+
+    arms = tuple(written_out(arm, f"arms.{arm.name}.options") for arm in comparison.arms)
+    pretraining = comparison.pretraining
+    if pretraining is not None:
+        arm = written_out(pretraining.arm, "pretraining.arm.options")
+        pretraining = pretraining.model_copy(update={"arm": arm})
+    return comparison.model_copy(update={"task": task, "arms": arms, "pretraining": pretraining})
 
 
 def shared_options(task_class: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bench import FEW_STEPS, SENTINEL_DRIFT_LIMIT, SKIPPED_STEPS_LIMIT
 from bench import config as configuration
@@ -26,7 +27,7 @@ from bench.engine.progress import Budget
 from bench.engine.run import OutOfMemory, RunSettings
 from bench.engine.trainer import Trainer
 from bench.errors import UserError
-from bench.experiment import measure, pictures, resolve, tune
+from bench.experiment import measure, pictures, pretraining, resolve, tune
 from bench.experiment.resolve import Arm
 from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json
 from bench.store.write import ComparisonFolder, RunFolder, dumps
@@ -96,6 +97,8 @@ class Session:
         self._prepared = False
         self._pretrained: dict[str, list[dict[str, Any]]] = {}
         """Label of an arm -> its parts that were trained elsewhere."""
+        self.initial: dict[str, Tensor] = {}
+        """Weights that every arm starts from; empty without pretraining."""
         self._shares: dict[str, int] = {}
         """Nanoseconds of this process that its runs share, by ledger category."""
         self._sentinel_kernel = sentinel.make_kernel(self.device)
@@ -173,6 +176,11 @@ class Session:
                 self.check_stop()
 
             self.task.prepare(step)
+        self.initial = pretraining.find_or_train(self)
+        if self.initial:
+            for arm in self.arms:
+                part = pretraining.described(self, arm, resolve.build(arm.config))
+                self._pretrained[arm.label].append(part)
         self._pretrained[OF_THE_TASK] = [dict(part) for part in resolve.pretrained_parts(self.task)]
         self._pin("weights", digests(self._pretrained))
         self._pin("data", getattr(self.task, "fingerprints", dict)())
@@ -209,6 +217,8 @@ class Session:
                     "name": task.name,
                     "options": {key: value for key, value in comparison.task.items() if key != "name"},
                     "metrics": [metric._asdict() for metric in task.metrics],
+                    "pairing": getattr(task, "pairing", ""),
+                    "gate": gate._asdict() if (gate := getattr(task, "gate", None)) else None,
                     "pretrained_parts": self._pretrained.get(OF_THE_TASK, []),
                 },
                 "arms": [arm.record(self._pretrained.get(arm.label, ())) for arm in self.arms],
@@ -358,7 +368,7 @@ class Session:
             charge_compilation=training.charge_compilation,
         )
         return Trainer(
-            build=partial(resolve.build, arm.config),
+            build=partial(self._start, arm),
             task=self.task,
             settings=settings,
             budget=budget or Budget(comparison.budget.amount),
@@ -367,6 +377,12 @@ class Session:
             recorder=recorder,
             gaps=self._gaps,
         )
+
+    def _start(self, arm: Arm) -> nn.Module:
+        """A module of the arm as its runs begin with it."""
+        module = resolve.build(arm.config)
+        pretraining.adopt(module, self.initial)
+        return module
 
     def _folder_of(self, arm: Arm, seed: int) -> RunFolder:
         config = self.comparison.model_copy(

@@ -1,4 +1,4 @@
-"""The figures of a comparison: quality against four kinds of cost, and where the seconds went.
+"""The figures of a comparison: quality against four kinds of cost, and at inference, and where the seconds went.
 
 Drawn through Matplotlib's objects (Agg, no pyplot state). One colour and marker an arm, one line style a batch policy, so
 that a figure also reads in grey. The same folder gives the same bytes: no dates go into the files.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench import stats
 from bench.report import text
 from bench.report.summary import VIEWS, ArmSummary, Summary, View, summarise
 from bench.store.read import Comparison
@@ -55,13 +56,14 @@ NAMED_SHARE = 0.045
 
 
 def write(comparison: Comparison, out_dir: str | Path) -> list[Path]:
-    """Write ``curves`` and ``ledger`` as PNG and PDF into `out_dir` and return their paths."""
+    """Write ``curves``, ``front`` and ``ledger`` as PNG and PDF into `out_dir` and return their paths."""
     summary = summarise(comparison)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     with style():
-        for name, figure in (("curves", draw_curves(summary)), ("ledger", draw_ledger(summary))):
+        for name, draw in (("curves", draw_curves), ("front", draw_front), ("ledger", draw_ledger)):
+            figure = draw(summary)
             paths += [save(figure, out_dir / f"{name}.png"), save(figure, out_dir / f"{name}.pdf")]
     return paths
 
@@ -111,6 +113,51 @@ def _draw_arm(ax: Axes, summary: Summary, arm: ArmSummary, view: View, scale: fl
     for position, value, annealed in zip(x, mean, curves[0].annealed[-shared:], strict=True):
         face = colour if annealed else "white"
         ax.plot(position, value, marker, color=colour, markerfacecolor=face, markersize=5, clip_on=False, zorder=4)
+
+
+def draw_front(summary: Summary) -> Figure:
+    """The final headline metric against latency at inference; a line joins the arms that no other beats in both."""
+    from matplotlib.figure import Figure
+
+    metric = summary.comparison.headline
+    figure = Figure(figsize=(7.2, 3.6 + 0.11 * len(summary.arms)), layout="constrained")
+    ax, points, unit = figure.subplots(), [], "sample"
+    for arm in summary.arms:
+        inference = arm.measured.inference
+        latency = inference.unit_latency_ms if inference else None
+        if inference is None or latency is None or not arm.finals[metric.name]:
+            continue
+        unit = inference.unit.removesuffix("s")
+        value = stats.mean_interval(list(arm.finals[metric.name].values()))
+        colour, marker, _ = _look(summary, arm)
+        spread = value.interval or (value.value, value.value)
+        sideways = (latency.low or latency.median, latency.high or latency.median)
+        ax.plot(sideways, (value.value, value.value), color=colour, linewidth=1.0)
+        ax.plot((latency.median, latency.median), spread, color=colour, linewidth=1.0)
+        ax.plot(latency.median, value.value, marker, color=colour, markersize=6, label=arm.title)
+        points.append((latency.median, value.value))
+    best = front(points, higher_is_better=bool(metric.higher_is_better))
+    ax.plot([points[index][0] for index in best], [points[index][1] for index in best], color="0.5", linewidth=0.9,
+            linestyle=(0, (4, 2)), zorder=1)  # fmt: skip
+    ax.set_xlabel(f"latency at inference (ms a {unit})")
+    ax.set_ylabel(metric.label)
+    ax.grid(linewidth=0.5, color="0.9")
+    if points:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _title(
+        figure, summary, "quality against latency; crosses: 95 % intervals (seeds, calls); dashed: not beaten in both"
+    )
+    return figure
+
+
+def front(points: Sequence[tuple[float, float]], *, higher_is_better: bool) -> list[int]:
+    """Indices of the (cost, quality) points for which no other is at least as good in both and better in one, by cost."""
+    sign = 1 if higher_is_better else -1
+    kept: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -sign * points[index][1])):
+        if not kept or sign * points[index][1] > sign * points[kept[-1]][1]:
+            kept.append(index)
+    return kept
 
 
 def draw_ledger(summary: Summary) -> Figure:

@@ -41,6 +41,10 @@ QUALITY_SENTENCE = (
     "that have them, and is bold only where it is significantly better on the others."
 )
 
+NO_RANKING_SENTENCE = (
+    "Mean over the finished seeds [95 % interval over seeds]. Nothing is bold: the comparison is inconclusive."
+)
+
 
 def quality_sections(summary: Summary, bold: Mapping[str, Mapping[str, bool]]) -> list[Section]:
     """Final quality of each arm, then the baselines that learn nothing; a table for each group of metrics."""
@@ -67,7 +71,7 @@ def _quality_section(summary: Summary, bold: Mapping[str, Mapping[str, bool]], g
         names=2,
         rows=tuple(rows),
         rule_before=len(summary.arms) if summary.comparison.learn_nothing else None,
-        sentences=() if group else (QUALITY_SENTENCE,),
+        sentences=() if group else (QUALITY_SENTENCE,) if summary.conclusive else (NO_RANKING_SENTENCE,),
     )
 
 
@@ -84,6 +88,8 @@ def cost_section(summary: Summary) -> Section:
     """What each arm costs. Memory at inference has a column only where it was measured."""
     rows = []
     with_memory = any(arm.measured.inference and arm.measured.inference.peak_bytes for arm in summary.arms)
+    unit = next((arm.measured.inference.unit for arm in summary.arms if arm.measured.inference), "samples")
+    one = "one sample" if unit == "samples" else f"one sample, divided by its {unit}"
     for arm in summary.arms:
         measured, inference = arm.measured, arm.measured.inference
         train = arm.train_rate
@@ -102,8 +108,8 @@ def cost_section(summary: Summary) -> Section:
                 Cell(f"{rate.value:.3g}" if rate else text.NOTHING),
                 Cell(text.percent(measured.batch.memory_filled)),
                 Cell(text.rate(train.value, low, high)),
-                Cell(_rate(inference.samples_per_s if inference else None)),
-                Cell(_rate(inference.latency_ms if inference else None)),
+                Cell(_rate(inference.units_per_s if inference else None)),
+                Cell(_rate(inference.unit_latency_ms if inference else None)),
                 *([Cell(text.NOTHING if peak is None else text.size(peak))] if with_memory else []),
                 Cell(_steps(arm)),
             )
@@ -121,8 +127,8 @@ def cost_section(summary: Summary) -> Section:
             "learning rate (peak)",
             "memory filled",
             "samples/s training",
-            "samples/s inference",
-            "latency (ms)",
+            f"{unit}/s inference",
+            "latency (ms)" if unit == "samples" else f"ms/{unit.removesuffix('s')}",
             *(["memory at inference"] if with_memory else []),
             "steps (mean)",
         ),
@@ -130,7 +136,7 @@ def cost_section(summary: Summary) -> Section:
         rows=tuple(rows),
         sentences=(
             "samples/s: median [interval of at least 95 %]; in training over tenths of each run, all charged time "
-            "included. Latency: one sample, median [interval]. Steps: mean over the finished seeds (each seed's own).",
+            f"included. Latency: {one}, median [interval]. Steps: mean over the finished seeds (each seed's own).",
         ),
     )
 
@@ -187,6 +193,38 @@ def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
     )
 
 
+def unit_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
+    """Differences against the reference arm over what the test samples have in common, such as a clip."""
+    unit, rows = summary.comparison.record.task.pairing, []
+    for pair in pairs:
+        for metric in summary.comparison.metrics:
+            difference = pair.unit_differences[metric.name]
+            if not difference.count:
+                continue
+            ends = text.ends(difference.interval, metric.digits, signed=True)
+            rows.append(
+                (
+                    Cell(f"{pair.arm.arm.label} - {pair.reference.arm.label}"),
+                    Cell(pair.arm.arm.policy),
+                    Cell(metric.label),
+                    Cell(text.with_interval(text.fixed(difference.mean, metric.digits, signed=True), ends)),
+                    Cell(text.probability(difference.p_better)),
+                    Cell(str(difference.count)),
+                )
+            )
+    return Section(
+        title=f"Paired by {unit}, against {summary.comparison.record.reference}",
+        headings=("difference", "batch policy", "metric", "mean [95 % interval]", "P(better)", f"{unit}s"),
+        names=3,
+        rows=tuple(rows),
+        sentences=(
+            f"Each {unit} stands for the mean over the seeds that both arms finished; the interval is over test {unit}s (paired "
+            f"bootstrap). It says how sure the difference of these trained networks is on other {unit}s of the kind; whether other "
+            "seeds would repeat it, the section above says.",
+        ),
+    )
+
+
 def views_section(summary: Summary, standings: Sequence[ViewStanding]) -> Section:
     """Who leads at equal time, steps, samples and FLOPs."""
     metric = summary.comparison.headline
@@ -216,7 +254,7 @@ def views_section(summary: Summary, standings: Sequence[ViewStanding]) -> Sectio
         f"{metric.label} at the largest position that all arms of a policy reach, interpolated between evaluations, on the "
         f"{total} test samples that every evaluation scores. † not annealed: taken on the way, before the learning rate "
         "reached 0.",
-        *winner_changes(standings),
+        *(winner_changes(standings) if summary.conclusive else ()),
     ]
     return Section(
         title="Four views of the same runs",
@@ -237,13 +275,15 @@ def _position(summary: Summary, standing: ViewStanding, position: float) -> str:
 
 def _since(summary: Summary, standing: ViewStanding) -> Cell:
     since = standing.since
-    if since is None or since.winner != 0 or standing.lead.mean == 0:
+    if not summary.conclusive or since is None or since.winner != 0 or standing.lead.mean == 0:
         return Cell(text.NOTHING)
     return Cell("first evaluation" if since.from_start else _position(summary, standing, since.position))
 
 
 def _lead(summary: Summary, standing: ViewStanding) -> Cell:
     metric, lead = summary.comparison.headline, standing.lead
+    if not summary.conclusive:
+        return Cell("no ranking")
     if lead.mean == 0:
         return Cell("level")
     oriented = 1 if metric.higher_is_better else -1

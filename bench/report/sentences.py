@@ -16,6 +16,7 @@ POLICIES = {
     "knee": "the smallest batch with at least 95 % of the best samples/s",
     "fixed": "the stated optimizer batch",
 }
+AGGREGATES = {"mean": "", "median": "the median over samples", "pooled": "sums over all samples, then their quotient"}
 VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}
 
 
@@ -44,7 +45,12 @@ def verdict(difference: PairedDifference, metric: Metric, arm: str, reference: s
 
 
 def verdicts(summary: Summary, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """What the headline metric says, one sentence an arm and policy: the first thing that a reader wants to know."""
+    """What the headline metric says, one sentence an arm and policy: the first thing that a reader wants to know.
+
+    Where the task's gate is not passed, that is the whole verdict.
+    """
+    if not summary.conclusive:
+        return (f"Inconclusive, no ranking: {gate_sentence(summary)}.",)
     headline = summary.comparison.headline
     return tuple(
         f"At {pair.arm.arm.policy}: "
@@ -53,9 +59,21 @@ def verdicts(summary: Summary, pairs: Sequence[Pair]) -> tuple[str, ...]:
     )
 
 
+def gate_sentence(summary: Summary) -> str:
+    """How the reference arm stands to what it must beat before arms may be ranked; empty without such a gate."""
+    gate = summary.gate
+    if gate is None:
+        return ""
+    reached, floor, ahead = (text.fixed(value, gate.metric.digits) for value in (gate.reached, gate.floor, gate.ahead))
+    return (
+        f"{gate.arm.title} reaches {gate.metric.label} {reached}, '{gate.reference.label}', which learns nothing, {floor}: "
+        f"{ahead} ahead, and arms are ranked from {gate.margin:g} on"
+    )
+
+
 def _definition(metric: Metric) -> str:
     """What a metric is, one line; empty where its label says it all."""
-    parts = [metric.note.rstrip("."), f"the {metric.aggregate} over samples" if metric.aggregate != "mean" else ""]
+    parts = [metric.note.rstrip("."), AGGREGATES[metric.aggregate]]
     return f"{metric.label}: {'; '.join(filter(None, parts))}." if any(parts) else ""
 
 
@@ -100,6 +118,19 @@ def winner_changes(standings: Sequence[ViewStanding]) -> list[str]:
     return sentences
 
 
+def pretraining_lines(summary: Summary) -> list[str]:
+    """What arms start from, where something was trained for all of them before the budget."""
+    told: dict[str, list[str]] = {}
+    for arm in {summary.arm.label: summary.arm for summary in summary.arms}.values():
+        for part in arm.pretrained_parts:
+            if "seconds" in part:
+                fresh = f"; of its own: {', '.join(part['fresh'])}" if part["fresh"] else ""
+                told.setdefault(f"{part['name']} ({part['seconds']:,.0f} s, charged to none)", []).append(
+                    arm.label + fresh
+                )
+    return [f"Arms start from common weights, {name}: {', '.join(arms)}." for name, arms in told.items()]
+
+
 def run_notes(summary: Summary) -> tuple[str, ...]:
     """One line for each run that did not finish, was flagged, or came close to the end of its memory."""
     notes = []
@@ -141,8 +172,11 @@ def caption(summary: Summary) -> tuple[str, ...]:
     for policy in summary.comparison.policies:
         meaning = POLICIES.get(policy.split(":")[0])
         lines += [f"Batch policy {policy}: {meaning}."] if meaning else []
+    lines += pretraining_lines(summary)
     lines += [*learning_rate_lines(summary), *training_lines(summary), *option_lines(summary)]
     lines += [line for metric in summary.comparison.metrics if (line := _definition(metric))]
+    if summary.gate is not None and summary.conclusive:
+        lines.append(f"{gate_sentence(summary)}.")
     convention = {arm.measured.flops.convention for arm in summary.arms if arm.measured.flops.convention}
     lines += [f"FLOPs: {line}." for line in sorted(convention)]
     return (*lines, *(f"Warning: {line.rstrip('.')}." for line in record.warnings))

@@ -5,17 +5,17 @@ Only finished runs contribute numbers. Final values are recomputed from the per-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from bench import stats
-from bench.contracts import Metric
+from bench.contracts import Gate, Metric
 from bench.stats import Array, Crossover, Estimate, PairedDifference
 from bench.store.read import Arm, Comparison, Run, metric_values
-from bench.store.schema import Evaluation, Measured, aggregate
+from bench.store.schema import Evaluation, LearnNothing, Measured, Value, aggregate
 
 View = Literal["time", "steps", "samples", "flops"]
 VIEWS: tuple[View, ...] = ("time", "steps", "samples", "flops")
@@ -64,7 +64,10 @@ class Pair:
     arm: ArmSummary
     reference: ArmSummary
     differences: Mapping[str, PairedDifference]
+    """Metric -> paired by seed."""
     crossover: Crossover | None
+    unit_differences: Mapping[str, PairedDifference]
+    """Metric -> paired by what samples have in common (`TaskRecord.pairing`), mean over common seeds; empty without that."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,34 @@ class ViewStanding:
 
 
 @dataclass(frozen=True)
+class GateOutcome:
+    """How far the reference arm is ahead of a predictor that learns nothing, at the policy where it is least so."""
+
+    arm: ArmSummary
+    metric: Metric
+    margin: float
+    """By how much it must be ahead."""
+    reference: LearnNothing
+    floor: float
+    """What the predictor that learns nothing reaches."""
+
+    @property
+    def reached(self) -> float:
+        """Mean of the arm over its finished seeds."""
+        return float(np.mean(list(self.arm.finals[self.metric.name].values())))
+
+    @property
+    def ahead(self) -> float:
+        """By how much the arm is better."""
+        return (self.reached - self.floor) * (1 if self.metric.higher_is_better else -1)
+
+    @property
+    def passed(self) -> bool:
+        """Whether that is enough."""
+        return self.ahead >= self.margin
+
+
+@dataclass(frozen=True)
 class Summary:
     """Every arm of a comparison and the curve of every finished run."""
 
@@ -98,6 +129,13 @@ class Summary:
     """Arm name -> seed -> curve."""
     curve_samples: frozenset[str]
     """The test samples that the curves are drawn on."""
+    gate: GateOutcome | None = None
+    """Whether arms may be ranked, where the task makes it depend on something."""
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether arms may be ranked."""
+        return self.gate is None or self.gate.passed
 
     def of_policy(self, policy: str) -> tuple[ArmSummary, ...]:
         """The arms of one batch policy."""
@@ -105,7 +143,9 @@ class Summary:
 
 
 def bold_arms(summary: Summary) -> dict[str, dict[str, bool]]:
-    """Metric -> arm name -> whether the arm is not significantly worse than the best of all arms."""
+    """Metric -> arm name -> whether the arm is not significantly worse than the best of all arms; of none without a ranking."""
+    if not summary.conclusive:
+        return {metric.name: {arm.arm.name: False for arm in summary.arms} for metric in summary.comparison.metrics}
     return {
         metric.name: dict(
             zip(
@@ -133,7 +173,24 @@ def summarise(comparison: Comparison) -> Summary:
         }
         for summary in arms
     }
-    return Summary(comparison, arms, curves, samples)
+    return Summary(comparison, arms, curves, samples, _gate(comparison, arms))
+
+
+def _gate(comparison: Comparison, arms: Sequence[ArmSummary]) -> GateOutcome | None:
+    """What the task's gate says; None without one, or where nothing has finished yet."""
+    asked = comparison.record.task.gate
+    if asked is None:
+        return None
+    gate = Gate(**asked)
+    metric = next(metric for metric in comparison.metrics if metric.name == gate.metric)
+    entry = next((entry for entry in comparison.learn_nothing if entry.name == gate.reference), None)
+    floor = entry.value(metric) if entry else None
+    judged = [
+        GateOutcome(arm, metric, gate.margin, entry, floor)
+        for arm in arms
+        if arm.arm.label == comparison.record.reference and arm.finals[metric.name] and entry and floor is not None
+    ]
+    return min(judged, key=lambda outcome: outcome.ahead, default=None)
 
 
 def _summarise_arm(comparison: Comparison, arm: Arm) -> ArmSummary:
@@ -216,7 +273,37 @@ def _pair(summary: Summary, arm: ArmSummary, reference: ArmSummary) -> Pair:
         )
         for metric in summary.comparison.metrics
     }
-    return Pair(arm, reference, differences, _crossover(summary, arm, reference, "time"))
+    crossover = _crossover(summary, arm, reference, "time")
+    return Pair(arm, reference, differences, crossover, _unit_differences(summary.comparison, arm, reference))
+
+
+def _unit_differences(comparison: Comparison, arm: ArmSummary, reference: ArmSummary) -> dict[str, PairedDifference]:
+    """Metric -> difference over what samples have in common, each of these the mean over the seeds that both finished."""
+    if not comparison.record.task.pairing:
+        return {}
+    seeds = {run.seed for run in arm.finished} & {run.seed for run in reference.finished}
+    return {
+        metric.name: stats.paired_difference(
+            _unit_values(arm, metric, seeds),
+            _unit_values(reference, metric, seeds),
+            higher_is_better=metric.higher_is_better,
+        )
+        for metric in comparison.metrics
+    }
+
+
+def _unit_values(arm: ArmSummary, metric: Metric, seeds: Collection[int]) -> dict[str, float]:
+    """First two parts of a sample's name -> the metric over the samples that share them, mean over `seeds`."""
+    found: dict[str, dict[int, list[Value]]] = {}
+    for run in arm.finished:
+        if run.seed in seeds:
+            for sample, value in metric_values(run.result.records, metric.name).items():
+                unit = "/".join(sample.split("/")[:2])
+                found.setdefault(unit, {}).setdefault(run.seed, []).append(value)
+    return {
+        unit: float(np.mean([aggregate(values, metric.aggregate) for values in by_seed.values()]))
+        for unit, by_seed in found.items()
+    }
 
 
 def _crossover(summary: Summary, first: ArmSummary, second: ArmSummary, view: View) -> Crossover | None:

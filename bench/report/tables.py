@@ -21,6 +21,7 @@ from bench.report.sections import (
     cost_section,
     paired_section,
     quality_sections,
+    unit_section,
     views_section,
 )
 from bench.report.sentences import caption, run_notes, verdicts
@@ -71,6 +72,7 @@ def build(comparison: Comparison) -> Table:
             *quality_sections(summary, bold),
             cost_section(summary),
             paired_section(summary, pairs),
+            *([unit_section(summary, pairs)] if record.task.pairing else []),
             views_section(summary, standings(summary)),
         ),
         checks=tuple(checklist(comparison, summary.arms)),
@@ -213,6 +215,15 @@ def _arm_row(
             f"{metric.name}_p_better": difference.p_better if difference else None,
             f"{metric.name}_mde": difference.detectable if difference else None,
         }
+    if unit := summary.comparison.record.task.pairing:
+        for metric in summary.comparison.metrics:
+            difference = pair.unit_differences[metric.name] if pair else None
+            name = f"{metric.name}_difference_by_{unit}"
+            row |= {name: difference.mean if difference else None}
+            row |= {**_ends(name, difference.interval if difference else None)}
+            row[f"{name}_pairs"] = difference.count if difference else None
+    if inference and inference.unit != "samples":
+        row |= {"inference_unit": inference.unit, "inference_units_per_sample": inference.units_per_sample}
     return row | _crossover_cells(pair)
 
 

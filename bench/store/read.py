@@ -30,6 +30,7 @@ from bench.store.schema import (
     Measured,
     RunRecord,
     Sentinel,
+    Value,
 )
 
 MISSING = "not started"
@@ -205,9 +206,9 @@ def open_comparison(folder: str | Path) -> Comparison:
     return Comparison(folder, record, metrics)
 
 
-def metric_values(records: tuple[SampleRecord, ...], metric: str) -> dict[str, float]:
+def metric_values(records: tuple[SampleRecord, ...], metric: str) -> dict[str, Value]:
     """The metric of each sample by name; samples for which it is undefined are left out."""
-    return {str(record["sample"]): float(record[metric]) for record in records if record.get(metric) is not None}
+    return {str(record["sample"]): record[metric] for record in records if record.get(metric) is not None}
 
 
 def _load(path: Path) -> Any:

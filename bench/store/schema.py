@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -18,8 +18,23 @@ Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 """A float; ``null`` (JSON has no NaN) reads as NaN."""
 
 
-def aggregate(values: Collection[float], how: str = "mean") -> float:
-    """One number for a run from those of its samples: their ``mean`` or ``median`` (`Metric.aggregate`); NaN of none."""
+Value = float | Mapping[str, Sequence[float]]
+"""What a sample has of a metric: a number or, of a pooled one, part -> [numerator, denominator]."""
+
+
+def aggregate(values: Collection[Any], how: str = "mean") -> float:
+    """One number for a run from the `Value`s of its samples, as `Metric.aggregate` says; NaN of none.
+
+    ``pooled``: for each part the sum of numerators over the sum of denominators, in percent; their mean over the parts that
+    have any denominator.
+    """
+    if how == "pooled":
+        sums: dict[str, tuple[float, float]] = {}
+        for value in values:
+            for part, (numerator, denominator) in value.items():
+                above, below = sums.get(part, (0.0, 0.0))
+                sums[part] = (above + numerator, below + denominator)
+        values = [100 * above / below for above, below in sums.values() if below]
     if not values:
         return math.nan
     return statistics.median(values) if how == "median" else math.fsum(values) / len(values)
@@ -65,6 +80,10 @@ class TaskRecord(_Record):
     name: str
     options: dict[str, Any] = {}
     metrics: tuple[dict[str, Any], ...]
+    pairing: str = ""
+    """What samples whose names share their first two parts have in common (``clip``); empty: nothing."""
+    gate: dict[str, Any] | None = None
+    """`bench.contracts.Gate`, where the task has one."""
     pretrained_parts: tuple[dict[str, Any], ...] = ()
     """Weights trained elsewhere that its training loss reads."""
 
@@ -108,6 +127,13 @@ class Rate(_Record):
     low: float | None = None
     high: float | None = None
 
+    def times(self, factor: float) -> Rate:
+        """The same in another unit."""
+        if factor == 1:
+            return self
+        low, high = (None if end is None else factor * end for end in (self.low, self.high))
+        return Rate(median=factor * self.median, low=low, high=high)
+
 
 class Flops(_Record):
     """FLOPs of one sample; the convention is stated in words."""
@@ -137,7 +163,20 @@ class Inference(_Record):
     samples_per_s: Rate
     latency_ms: Rate | None = None
     """Of a batch of one sample."""
+    unit: str = "samples"
+    """What speed is told in: ``frames``, of which a sample has `units_per_sample`."""
+    units_per_sample: int = 1
     peak_bytes: float | None = None
+
+    @property
+    def units_per_s(self) -> Rate:
+        """Throughput in `unit`."""
+        return self.samples_per_s.times(self.units_per_sample)
+
+    @property
+    def unit_latency_ms(self) -> Rate | None:
+        """Milliseconds of one `unit`."""
+        return self.latency_ms.times(1 / self.units_per_sample) if self.latency_ms else None
 
 
 class LearningRate(_Record):
@@ -239,7 +278,7 @@ class LearnNothing(_Record):
     def value(self, metric: Metric, samples: Collection[str] | None = None) -> float | None:
         """Of its records (of `samples` only, if given) where it has any, else as it is stored; None without both."""
         values = [
-            float(record[metric.name])
+            record[metric.name]
             for record in self.records
             if record.get(metric.name) is not None and (samples is None or record["sample"] in samples)
         ]

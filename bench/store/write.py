@@ -22,7 +22,8 @@ from bench.store.files import LineFile, read_json, read_lines, write_bytes, writ
 from bench.store.schema import aggregate
 
 SCHEMA = 1
-TABLES = ("table.md", "table.csv", "table.tex", "curves.png", "curves.pdf", "ledger.png", "ledger.pdf")
+FIGURES = ("curves", "front", "ledger")
+TABLES = ("table.md", "table.csv", "table.tex", *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")))
 """Files that are made from the others and may be made again at any time."""
 
 

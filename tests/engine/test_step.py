@@ -123,6 +123,20 @@ def test_the_auxiliary_loss_is_added_in_training() -> None:
     assert make_step(wrapper).loss(BATCH).item() == more.loss(BATCH).item()
 
 
+def test_a_loss_that_asks_is_told_the_progress() -> None:
+    told: list[float] = []
+
+    class Follows(FakeTask):
+        def loss(self, outputs, batch, progress=None):
+            told.append(progress)
+            return super().loss(outputs, batch)
+
+    step = make_step(task=Follows())
+    step.loss(BATCH, 0.25)
+    step(BATCH, progress=0.5)
+    assert told == [0.25, 0.5]
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision(precision: str, dtype: torch.dtype) -> None:
     seen: list[torch.dtype] = []

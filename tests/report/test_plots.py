@@ -6,6 +6,7 @@ from bench.engine.ledger import CATEGORIES, CHARGED
 from bench.report import plots
 from bench.report.summary import summarise
 from bench.store.read import open_comparison
+from bench.store.write import FIGURES
 from tests.report.fake_store import ARMS
 
 
@@ -14,8 +15,8 @@ def drawn(full, tmp_path_factory):
     return plots.write(full, tmp_path_factory.mktemp("figures"))
 
 
-def test_four_files_of_the_right_kind(drawn):
-    assert [path.name for path in drawn] == ["curves.png", "curves.pdf", "ledger.png", "ledger.pdf"]
+def test_files_of_the_right_kind(drawn):
+    assert [path.name for path in drawn] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
     for path in drawn:
         assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF")
         assert path.stat().st_size > 5_000
@@ -92,7 +93,7 @@ def test_runs_that_did_not_finish_are_left_out_and_counted(trouble):
 
 def test_a_comparison_without_any_result_still_draws(make_store, tmp_path):
     nothing = make_store(statuses={(arm.name, seed): "failed" for arm in ARMS for seed in (0, 1, 2)})
-    assert len(plots.write(nothing, tmp_path / "nothing")) == 4
+    assert len(plots.write(nothing, tmp_path / "nothing")) == 2 * len(FIGURES)
 
 
 def test_no_figure_state_is_left_behind(drawn):
