@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UserError
-from bench.report import tables
+from bench.report import plots, tables
 from bench.report.sections import Section
 from bench.report.summary import summarise
 from bench.report.text import escape_latex, escape_markdown, fixed, probability, significant
@@ -99,6 +99,21 @@ def test_baselines_that_learn_nothing_stand_apart(full):
         "depth warp (learns nothing)",
     ]
     assert len(section(table, "Cost").rows) == 4
+
+
+def test_inference_may_be_told_in_frames_of_a_sample(make_store):
+    comparison = make_store()
+    for path in comparison.folder.glob("arms/*.json"):
+        record = json.loads(path.read_text())
+        record["inference"] |= {"unit": "frames", "units_per_sample": 10}
+        path.write_text(json.dumps(record))
+    table = tables.build(open_comparison(comparison.folder))
+    assert column(table, "Cost", "frames/s inference")[0] == "5,125 [4,980, 5,302]"
+    assert column(table, "Cost", "ms/frame")[0] == "1.56 [1.51, 1.62]"
+    assert (table.rows[0]["inference_unit"], table.rows[0]["inference_units_per_sample"]) == ("frames", 10)
+    with plots.style():
+        (axes,) = plots.draw_front(summarise(open_comparison(comparison.folder))).axes
+    assert axes.get_xlabel() == "latency at inference (ms a frame)"
 
 
 def test_cost_cells(full):
