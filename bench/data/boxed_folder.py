@@ -74,7 +74,9 @@ def make_boxes(
     flat = ~(xywh[:, 2:] > 0).all(1)
     present = ~absent & ~flat
     if not present.any():
-        raise UserError(f"task.data_path: {where} has the target in no frame: mend it, or name the video in leave_out")
+        raise UserError(
+            f"task.data_path: {where} has the target in no frame: mend it, or name the video in task.leave_out"
+        )
     shifted = xywh - [first_pixel, first_pixel, 0, 0]
     boxes = Boxes(
         xywh=np.where(present[:, None], shifted, np.nan).astype(np.float32),

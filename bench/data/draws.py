@@ -46,6 +46,38 @@ class Salt(IntEnum):
     """Which days of the series are masked."""
     HYDROLOGY_SERIES_ORDER = 206
     """Order in which they are predicted."""
+    VIDEO_ATTEMPTS = 301
+    """A generated clip's tries until one keeps the rules."""
+    VIDEO_LAYOUT = 302
+    """What is in a clip: its factors, the order in depth, when an object enters."""
+    VIDEO_LAYERS = 303
+    """One draw for each thing in a clip."""
+    VIDEO_SHAPE = 304
+    """A thing's size, outline and motion."""
+    VIDEO_TEXTURE = 305
+    """Its pattern."""
+    VIDEO_COLOUR = 306
+    """Its colours."""
+    VIDEO_NOISE = 307
+    """The sensor's noise."""
+    VIDEO_WINDOW = 311
+    """Which frames of a clip a training sample has."""
+    VIDEO_FLIP = 312
+    """Whether it is mirrored."""
+    VIDEO_OBJECTS = 313
+    """Which objects it has, and in which order."""
+    VIDEO_CROP = 314
+    """Which part of the frames is seen."""
+    VIDEO_REVERSE = 315
+    """Whether time runs backwards."""
+    TRACKING_FRAMES = 321
+    """Which frames of a clip its template, its online template and its search crop are cut out of."""
+    TRACKING_JITTER = 322
+    """By how much the search crop misses its target."""
+    TRACKING_FLIP = 323
+    """Whether the crops are mirrored."""
+    VIDEO_WARP = 331
+    """How a still image is warped into frames."""
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -157,5 +157,5 @@ class MaskedFolders:
                 says = f"lacks object {number}, which by meta.json begins here"
         if says:
             raise UserError(
-                f"task.data_path: the mask {one.masks[frame]} {says}: mend either, or name the video in leave_out"
+                f"task.data_path: the mask {one.masks[frame]} {says}: mend either, or name the video in task.leave_out"
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.draws import mix, of_name, stream
+from bench.data.draws import Salt, mix, of_name, stream
 from bench.data.image_folder import SUFFIXES as IMAGES
 from bench.data.images import composite, decode
 from bench.data.index_masks import ids_of, read_mask
@@ -28,8 +28,6 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from bench.data.video.clips import MaskedVideos
 
-WARP = 401
-"""What of a draw the warps use; see `bench.data.draws.Salt`."""
 HELD_OUT = {"validation": 200, "test": 200}
 """Of a folder of images, those that are other splits than training, a tenth each at most."""
 
@@ -120,7 +118,7 @@ class PseudoVideos:
         """Warps of the frames `which`; none for frame 0."""
         info, _, fit = self._given(clip)
         own = of_name(info.name) ^ mix(np.array([self.seed], np.uint64))[0] if draw is None else draw
-        hashes = stream(np.array([own], np.uint64), WARP, self.clip_frames * NUMBERS)[0] >> np.uint64(11)
+        hashes = stream(np.array([own], np.uint64), Salt.VIDEO_WARP, self.clip_frames * NUMBERS)[0] >> np.uint64(11)
         numbers = (hashes.astype(np.float64) * 2.0**-53).reshape(self.clip_frames, NUMBERS)
         shape = (fit.height, fit.width)
         return [make_warp(numbers[frame], shape) if frame else None for frame in np.asarray(which).tolist()]

@@ -65,7 +65,7 @@ class FrameFolder:
         if image.shape[:2] != self.shape:
             raise UserError(
                 f"task.data_path: {self.path(frame)} has {size(image.shape)} pixels, but {self.files[0]} of the same video "
-                f"has {size(self.shape)}: mend the file, or name the video in leave_out"
+                f"has {size(self.shape)}: mend the file, or name the video in task.leave_out"
             )
         return image
 

@@ -141,11 +141,13 @@ def _clip(
         if numbers.get(begins) not in at:
             raise UserError(
                 f"task.data_path: {meta} says that object {number} of {name} begins in frame {begins}, but {masks.folder} has no "
-                f"mask of it: mend either, or name the video in leave_out"
+                f"mask of it: mend either, or name the video in task.leave_out"
             )
         first[int(number)] = numbers[begins]
     if not first:
-        raise UserError(f"task.data_path: {meta} lists no object of {name}: mend it, or name the video in leave_out")
+        raise UserError(
+            f"task.data_path: {meta} lists no object of {name}: mend it, or name the video in task.leave_out"
+        )
     ids = tuple(sorted(first))
     submitted = tuple(numbers[stem] for stem in sparse.stems)
     return MaskedClip(name, frames, at, Objects(ids, tuple(first[i] for i in ids)), submitted)
