@@ -47,7 +47,20 @@ ARCHITECTURES: dict[str, Entry] = {
         "hydrology",
         "daily fields and gauge series; cross- or self-attention decoders",
     ),
+    "vos-memory": Entry(
+        "models.vos_memory:VOSMemory", "vos", "ConvMAE with memory frames: dense, top-K or shared-subset read-out"
+    ),
+    "mixformer-cvt": Entry(
+        "models.mixformer:MixFormerCvT", "tracking", "MixFormer, asymmetric or symmetric mixed attention"
+    ),
 }
+
+PARTS: dict[str, Entry] = {
+    "convmae-memory-backbone": Entry(
+        "models.convmae:ConvMAEMemoryBackbone", "", "the backbone of vos-memory, as published weights have it"
+    ),
+}
+"""Parts of architectures whose published layout can be loaded and compared (`isochron parity`), but which serve no task alone."""
 
 TASKS: dict[str, Entry] = {
     "nvs": Entry(
@@ -64,6 +77,16 @@ TASKS: dict[str, Entry] = {
         "bench.tasks.hydrology:Hydrology",
         "hydrology",
         "masked fields and gauge series: generated, CAMELS-US, CAMELS-GB, Caravan, NetCDF grids",
+    ),
+    "vos": Entry(
+        "bench.tasks.vos:VideoObjectSegmentation",
+        "vos",
+        "video object segmentation from first masks: rendered clips, DAVIS, YouTube-VOS, warped images",
+    ),
+    "tracking": Entry(
+        "bench.tasks.tracking:Tracking",
+        "tracking",
+        "single-object tracking from a first box: rendered clips, GOT-10k, LaSOT",
     ),
 }
 
@@ -108,13 +131,13 @@ def load_object(target: str, what: str) -> Any:
     return getattr(module, name)
 
 
-def architecture(name: str) -> Entry:
-    """The entry of a registered architecture.
+def architecture(name: str, *, parts: bool = False) -> Entry:
+    """The entry of a registered architecture or, if asked for, of a part (`PARTS`).
 
     Raises:
         UserError: the name is unknown.
     """
-    known = architectures()
+    known = architectures() | (PARTS if parts else {})
     if name not in known:
         raise UserError(
             f"architecture {name!r} is unknown; known: {', '.join(sorted(known))}; or use 'factory: pkg.file:Name'"

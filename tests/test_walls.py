@@ -23,8 +23,8 @@ SOURCES = sorted(path for top in ("bench", "models", "baselines") for path in (R
 COMMON = ("bench", "bench.contracts", "bench.errors")
 """What every part of bench may import: version and protocol number, contracts, the user's error."""
 
-SHARED = ("models.layers", "models.reference")
-"""What designs and baselines share: their building blocks and the strict loader of published checkpoints."""
+SHARED = ("models.layers", "models.reference", "models.convmae")
+"""What designs and baselines share: their building blocks, a backbone, and the strict loader of published checkpoints."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models": SHARED,
