@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from bench.errors import UserError
 
@@ -57,7 +57,8 @@ _NEGLIGIBLE_NAMES = """
     abs acos add add_ addcdiv addcmul adaptive_avg_pool2d alias alias_copy all amax amin aminmax any argmax argmin argsort
     asin atan atan2 avg_pool2d bernoulli bernoulli_ bitwise_and bitwise_not bitwise_or bool broadcast_tensors broadcast_to
     as_strided bucketize ceil clip clamp_max clamp_max_ clamp_min clamp_min_ clone complex concat concatenate conj cos
-    count_nonzero cross cumprod cumsum deg2rad detach_ diag diagonal diff div div_ dropout_ elu embedding empty_like
+    count_nonzero cross cumprod cumsum deg2rad detach_ diag diagonal diff div div_ dropout_ elu embedding embedding_bag
+    empty_like
     empty_permuted empty_strided equal erf exp exp_ expand_as expm1 eye feature_dropout fill fill_ flip floor_ fmod frac
     frobenius_norm gelu gelu_ glu greater hardsigmoid hardswish hardtanh hstack index_add index_copy index_fill index_put
     index_select isclose isfinite isinf isnan is_floating_point is_nonzero item kthvalue le leaky_relu leaky_relu_ less
@@ -222,9 +223,19 @@ def _compare(counters: Mapping[str, int | None], arm: str) -> None:
     raise UserError(f"arm {arm}: forward FLOPs of the batch are {high / max(low, 1) - 1:.1%} apart ({numbers}): {mend}")
 
 
+def _convolution_backward(
+    gradient: Any, inputs: Any, weight: Any, *more: Any, out_shape: Any = None, **options: Any
+) -> int:
+    """The gradient of the inputs, and that of the weight, cost what the convolution does; torch's formula takes a grouped one's
+    weight for a dense one's. All but `more` are shapes."""
+    transposed, wanted = bool(more[4]), more[7]
+    return sum(wanted[:2]) * int(conv_flop_count(inputs, weight, gradient, transposed=transposed))
+
+
 def _torch(run: Callable[[], object]) -> int:
     """FLOPs of `run` by PyTorch's dispatcher, 2 per multiply-add."""
-    with FlopCounterMode(display=False) as counter:
+    mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         run()
     return int(counter.get_total_flops())
 
