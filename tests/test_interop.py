@@ -179,6 +179,35 @@ def test_losses(tmp_path, loss, value, gradient):
     assert report.passed, report.lines()
 
 
+class Unseen(Scale):
+    """With a weight that the outputs do not depend on but for rounding."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return super().forward(x + 0 * self.bias)
+
+
+@pytest.mark.parametrize(("norm", "passes"), [(3e-10, True), (1e-5, True), (1e-3, False)])
+def test_a_gradient_that_is_zero_by_theory_need_only_be_as_small(tmp_path, norm, passes):
+    x = torch.tensor([2.0])
+    tensors = {
+        "state/weight": torch.tensor(3.0),
+        "state/bias": torch.tensor(0.0),
+        "in/x": x,
+        "out/a": 3 * x,
+        "out/b": 6 * x,
+        "out/loss": torch.tensor(180.0),
+        "grad_norm/weight": torch.tensor(120.0),
+        "grad_norm/bias": torch.tensor(norm),
+    }
+    path = tmp_path / "unseen.safetensors"
+    save_file(tensors, path, {"architecture": "unseen", "config": "{}", "loss": "mean-square"})
+    assert check_parity(path, {"unseen": Unseen}.__getitem__).passed == passes
+
+
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 

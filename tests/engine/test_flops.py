@@ -150,6 +150,25 @@ def test_a_model_that_needs_values_is_counted_on_the_cpu() -> None:
     assert set(report.counters.values()) == {closed_form(1, TOKENS // 2, WIDTH)}
 
 
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_the_gradient_of_a_grouped_convolution_costs_what_it_does(groups: int) -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 1)
+            self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            return {"image": self.grouped(self.first(image))}
+
+        def flops(self, batch: dict[str, Tensor]) -> int:
+            return 2 * len(batch["image"]) * 64 * (3 * 8 + 9 * 8 * 8 // groups)
+
+    report = triangulate(Grouped, {"image": torch.randn(2, 3, 8, 8)}, ["image"])
+    first = 2 * 64 * 3 * 8
+    assert report.training_per_sample == 3 * report.forward_per_sample - first  # nothing wants the picture's gradient
+
+
 def test_convolutions_broadcast_products_and_frozen_parts() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:

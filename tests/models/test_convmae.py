@@ -205,6 +205,18 @@ def test_initial_weights():
     assert (model.norm.eps, model.blocks3[0].norm1.eps, model.blocks1[0].norm1.eps) == (1e-6, 1e-6, 1e-5)
 
 
+def test_initial_weights_that_begin_by_comparing_tokens():
+    options = {**SMALL, "widths": (32, 48, 96), "init": "matching"}
+    torch.manual_seed(0)
+    model = ConvMAEMemoryBackbone(ConvMAEMemoryConfig(**options))
+    first = model.blocks3[0]
+    assert first.mlp.fc1.weight.std().item() == pytest.approx(0.02 * 8**0.5, rel=0.1)  # 768 / 96 = 8
+    assert first.mlp.fc2.weight.std().item() == pytest.approx(0.02 * 2**0.5, rel=0.1)
+    queries, keys, values = first.attn.qkv.weight.chunk(3)
+    assert torch.equal(queries, keys)
+    assert not torch.equal(queries, values)
+
+
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_reach_every_weight(read, training):
