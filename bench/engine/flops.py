@@ -293,7 +293,7 @@ def _fvcore(
     model: nn.Module, inputs: Mapping[str, Tensor], handles: Mapping[str, Handle]
 ) -> tuple[int, dict[str, int], set[str]]:
     """FLOPs by fvcore (2 per multiply-add), its other operators in its own units, and the operators it does not know."""
-    with _quiet():
+    with _quiet(), _traceable_convolutions():
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(_Positional(model, inputs), tuple(inputs.values()))
@@ -305,6 +305,29 @@ def _fvcore(
     compared = sum(count for name, count in by_operator.items() if name in COMPARED | own)
     other = {name: int(count) for name, count in by_operator.items() if name not in COMPARED | own}
     return int(2 * compared), other, unknown
+
+
+@contextmanager
+def _traceable_convolutions() -> Iterator[None]:
+    """Let 2-D convolutions be traced on the meta device, whose kernel is Python that cannot be (torch 2.15).
+
+    They go straight to the operator that a trace on any other device holds, and that fvcore counts.
+    """
+    ordinary = nn.functional.conv2d
+
+    def conv2d(
+        x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    ) -> Tensor:
+        if isinstance(padding, str):
+            return ordinary(x, weight, bias, stride, padding, dilation, groups)
+        pairs = ([value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation))
+        return torch._convolution(x, weight, bias, *pairs, False, [0, 0], groups, False, False, True, True)
+
+    nn.functional.conv2d = conv2d  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        nn.functional.conv2d = ordinary
 
 
 def _shape(value: Any) -> list[int]:

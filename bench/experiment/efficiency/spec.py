@@ -123,6 +123,8 @@ TASKS = {
     "nvs": "bench.experiment.efficiency.nvs:ViewSynthesis",
     "masked-image": "bench.experiment.efficiency.masked_image:MaskedImage",
     "hydrology": "bench.experiment.efficiency.hydrology:Hydrology",
+    "vos": "bench.experiment.efficiency.vos:VideoObjectSegmentation",
+    "tracking": "bench.experiment.efficiency.tracking:Tracking",
 }
 
 

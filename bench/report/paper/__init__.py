@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.report.paper import hydrology, masked_image, nvs
+from bench.report.paper import hydrology, masked_image, nvs, tracking, vos
 from bench.report.paper.layout import to_csv, to_latex, to_markdown
 from bench.report.paper.published import Published, read_published
 from bench.store.efficiency import RECORD, RENDERED, Efficiency, open_efficiency
 
-TABLES = {"nvs": nvs.make_tables, "masked-image": masked_image.make_tables, "hydrology": hydrology.make_tables}
+TASKS = {"nvs": nvs, "masked-image": masked_image, "hydrology": hydrology, "vos": vos, "tracking": tracking}
+TABLES = {task: module.make_tables for task, module in TASKS.items()}
 """Task -> what makes its tables; a task that registers here brings ``bench/published/TASK.yaml``."""
-FIGURES = {"nvs": nvs.write_figures, "masked-image": masked_image.write_figures, "hydrology": hydrology.write_figures}
+FIGURES = {task: module.write_figures for task, module in TASKS.items()}
 
 
 def find(results: Path = Path("results"), runs: Path = Path("runs")) -> list[Path]:
