@@ -214,6 +214,8 @@ class PretrainingConfig(_Section):
     """What is trained; its ``training`` may differ from the comparison's."""
     steps: int = Field(ge=1)
     batch: int = Field(16, ge=1)
+    task: dict[str, Any] = {}
+    """Options of the task that differ meanwhile, such as shorter clips."""
     seed: int = Field(10**6 + 1, ge=0)
     """Of weights and samples; apart from every seed that counts."""
 

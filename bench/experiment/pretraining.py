@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from bench import config as configuration
 from bench.config import Comparison, PretrainingConfig
+from bench.contracts import Task
+from bench.data.cache_folder import sole_writer
 from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
 from bench.engine.run import Diverged, OutOfMemory
@@ -51,17 +53,29 @@ def find_or_train(session: Session, given: Path | None = None) -> dict[str, Tens
     if asked is None:
         return {}
     folder = session.folder.folder / FOLDER
-    cached = session.cache_dir / FOLDER / _key(session)
+    task = resolve.make_task(_alone(session.comparison), session.cache_dir) if asked.task else session.task
+    with session.console.counting() as report:
+        task.prepare(report)
+    cached = session.cache_dir / FOLDER / _key(session, task)
     if not _finished(folder):
         for source in filter(None, (given, cached)):
-            if _finished(source) and (source / CHECKPOINT).is_file():
+            if _is_sound(source):
                 session.console.say(f"Pretrained weights: from {source}.")
                 _copy(source, folder)
                 break
         else:
-            _train(session, asked, folder)
-            _copy(folder, cached)
+            _train(session, asked, task, folder)
+            with sole_writer(cached.parent, "keeps pretrained weights"):
+                _copy(folder, cached)
     return _load(folder)
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a folder of weights is whole; one that is not counts as absent, and is replaced."""
+    try:
+        return _finished(folder) and bool(_load(folder))
+    except UserError:
+        return False
 
 
 def adopt(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
@@ -93,13 +107,13 @@ def described(session: Session, arm: Arm, module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _key(session: Session) -> str:
+def _key(session: Session, task: Task) -> str:
     """Digest of everything that the weights depend on."""
     comparison = session.comparison
     key = {
         "code": code_hash(),
         "config": configuration.dump(_alone(comparison)),
-        "data": getattr(session.task, "fingerprints", dict)(),
+        "data": getattr(task, "fingerprints", dict)(),
         "device": resolve.describe_device(session.device, int(comparison.threads), 0, load=False),
     }
     return hashlib.sha256(dumps(key).encode()).hexdigest()[:32]
@@ -116,6 +130,7 @@ def _alone(comparison: Comparison) -> Comparison:
             "caption": "",
             "arms": (_arm(comparison, asked).config,),
             "reference": "",
+            "task": {**comparison.task, **asked.task},
             "seeds": (asked.seed,),
             "batch": (f"fixed:{asked.batch}",),
             "training": comparison.training_of(asked.arm),
@@ -129,13 +144,20 @@ def _arm(comparison: Comparison, asked: PretrainingConfig) -> Arm:
     return Arm(FOLDER, f"fixed:{asked.batch}", asked.arm, comparison.training_of(asked.arm))
 
 
-def _train(session: Session, asked: PretrainingConfig, folder: Path) -> None:
+def _train(session: Session, asked: PretrainingConfig, task: Task, folder: Path) -> None:
     arm = _arm(session.comparison, asked)
     recorder = RunFolder(
         folder, {**arm.record(), "arm": arm.name, "seed": asked.seed}, configuration.dump(_alone(session.comparison))
     )
     trainer = session.make_trainer(
-        arm, asked.seed, asked.batch, recorder, budget=Budget(asked.steps), unit="steps", eval_fractions=(1.0,)
+        arm,
+        asked.seed,
+        asked.batch,
+        recorder,
+        budget=Budget(asked.steps),
+        unit="steps",
+        eval_fractions=(1.0,),
+        task=task,
     )
     session.console.say(
         f"Pretraining {asked.arm.name}, {asked.steps} steps of {asked.batch} samples, for all arms alike."

@@ -150,6 +150,9 @@ def expand(comparison: Comparison) -> Comparison:
     pretraining = comparison.pretraining
     if pretraining is not None:
         arm = written_out(pretraining.arm, "pretraining.arm.options")
+        _written_out(
+            made, comparison.preset, {**given, **pretraining.task}, "pretraining.task"
+        )  # an error before any work
         pretraining = pretraining.model_copy(update={"arm": arm})
     return comparison.model_copy(update={"task": task, "arms": arms, "pretraining": pretraining})
 

@@ -350,6 +350,7 @@ class Session:
         unit: str | None = None,
         eval_fractions: Sequence[float] | None = None,
         name: str | None = None,
+        task: Task | None = None,
     ) -> Trainer:
         """Trainer of one run; nothing of it is built yet.
 
@@ -369,7 +370,7 @@ class Session:
         )
         return Trainer(
             build=partial(self._start, arm),
-            task=self.task,
+            task=task or self.task,
             settings=settings,
             budget=budget or Budget(comparison.budget.amount),
             device=self.device,

@@ -136,7 +136,8 @@ def draw_front(summary: Summary) -> Figure:
         ax.plot((latency.median, latency.median), spread, color=colour, linewidth=1.0)
         ax.plot(latency.median, value.value, marker, color=colour, markersize=6, label=arm.title)
         points.append((latency.median, value.value))
-    best = front(points, higher_is_better=bool(metric.higher_is_better))
+    best = front(points, higher_is_better=bool(metric.higher_is_better)) if summary.conclusive else []
+    dashed = "dashed: not beaten in both" if summary.conclusive else "inconclusive: no ranking"
     ax.plot([points[index][0] for index in best], [points[index][1] for index in best], color="0.5", linewidth=0.9,
             linestyle=(0, (4, 2)), zorder=1)  # fmt: skip
     ax.set_xlabel(f"latency at inference (ms a {unit})")
@@ -144,9 +145,7 @@ def draw_front(summary: Summary) -> Figure:
     ax.grid(linewidth=0.5, color="0.9")
     if points:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    _title(
-        figure, summary, "quality against latency; crosses: 95 % intervals (seeds, calls); dashed: not beaten in both"
-    )
+    _title(figure, summary, f"quality against latency; crosses: 95 % intervals (seeds, calls); {dashed}")
     return figure
 
 

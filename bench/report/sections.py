@@ -177,13 +177,14 @@ def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
                     Cell(pair.arm.arm.policy),
                     Cell(metric.label),
                     Cell(value if difference.count != 1 else f"{value} (1 seed: no interval)"),
-                    Cell(text.probability(difference.p_better)),
+                    Cell(_p_better(summary, difference)),
                     Cell(text.fixed(difference.detectable, metric.digits)),
                     Cell(str(difference.count)),
                 )
             )
         names = pair.arm.arm.label, pair.reference.arm.label
-        sentences.append(f"{pair.arm.arm.policy}: {crossover_sentence(pair.crossover, *names, time)}.")
+        if summary.conclusive:
+            sentences.append(f"{pair.arm.arm.policy}: {crossover_sentence(pair.crossover, *names, time)}.")
     return Section(
         title=f"Paired by seed, against {summary.comparison.record.reference}",
         headings=("difference", "batch policy", "metric", "mean [95 % interval]", "P(better)", "MDE", "pairs"),
@@ -193,13 +194,17 @@ def paired_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
     )
 
 
+def _p_better(summary: Summary, difference: stats.PairedDifference) -> str:
+    return text.probability(difference.p_better) if summary.conclusive else text.NOTHING
+
+
 def unit_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
     """Differences against the reference arm over what the test samples have in common, such as a clip."""
     unit, rows = summary.comparison.record.task.pairing, []
     for pair in pairs:
         for metric in summary.comparison.metrics:
-            difference = pair.unit_differences[metric.name]
-            if not difference.count:
+            difference = pair.unit_differences.get(metric.name)
+            if difference is None or not difference.count:
                 continue
             ends = text.ends(difference.interval, metric.digits, signed=True)
             rows.append(
@@ -208,7 +213,7 @@ def unit_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
                     Cell(pair.arm.arm.policy),
                     Cell(metric.label),
                     Cell(text.with_interval(text.fixed(difference.mean, metric.digits, signed=True), ends)),
-                    Cell(text.probability(difference.p_better)),
+                    Cell(_p_better(summary, difference)),
                     Cell(str(difference.count)),
                 )
             )
@@ -218,8 +223,8 @@ def unit_section(summary: Summary, pairs: Sequence[Pair]) -> Section:
         names=3,
         rows=tuple(rows),
         sentences=(
-            f"Each {unit} stands for the mean over the seeds that both arms finished; the interval is over test {unit}s (paired "
-            f"bootstrap). It says how sure the difference of these trained networks is on other {unit}s of the kind; whether other "
+            f"Each {unit} stands for the mean over the seeds that both arms finished; the interval is over test {unit}s (a paired bootstrap "
+            f"from {stats.BOOTSTRAP_FROM} on, Student's t below). Only metrics that are means over samples. It says how sure the difference of these trained networks is on other {unit}s of the kind; whether other "
             "seeds would repeat it, the section above says.",
         ),
     )

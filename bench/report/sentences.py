@@ -64,10 +64,15 @@ def gate_sentence(summary: Summary) -> str:
     gate = summary.gate
     if gate is None:
         return ""
+    asked = f"arms are ranked from {gate.gate.margin:g} on"
+    if gate.arm is None:
+        return f"no run of {summary.comparison.record.reference} has finished under every batch policy, and {asked}"
+    if gate.floor is None:
+        return f"'{gate.label}', which learns nothing, was not scored, and {asked}"
     reached, floor, ahead = (text.fixed(value, gate.metric.digits) for value in (gate.reached, gate.floor, gate.ahead))
     return (
-        f"{gate.arm.title} reaches {gate.metric.label} {reached}, '{gate.reference.label}', which learns nothing, {floor}: "
-        f"{ahead} ahead, and arms are ranked from {gate.margin:g} on"
+        f"{gate.arm.title} reaches {gate.metric.label} {reached}, '{gate.label}', which learns nothing, {floor}: "
+        f"{ahead} ahead, and {asked}"
     )
 
 

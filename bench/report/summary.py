@@ -5,6 +5,7 @@ Only finished runs contribute numbers. Final values are recomputed from the per-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from bench import stats
 from bench.contracts import Gate, Metric
 from bench.stats import Array, Crossover, Estimate, PairedDifference
 from bench.store.read import Arm, Comparison, Run, metric_values
-from bench.store.schema import Evaluation, LearnNothing, Measured, Value, aggregate
+from bench.store.schema import Evaluation, Measured, Value, aggregate
 
 View = Literal["time", "steps", "samples", "flops"]
 VIEWS: tuple[View, ...] = ("time", "steps", "samples", "flops")
@@ -67,7 +68,8 @@ class Pair:
     """Metric -> paired by seed."""
     crossover: Crossover | None
     unit_differences: Mapping[str, PairedDifference]
-    """Metric -> paired by what samples have in common (`TaskRecord.pairing`), mean over common seeds; empty without that."""
+    """Metric that is a mean -> paired by what samples have in common (`TaskRecord.pairing`), each the mean over common seeds;
+    empty without that."""
 
 
 @dataclass(frozen=True)
@@ -95,28 +97,31 @@ class ViewStanding:
 class GateOutcome:
     """How far the reference arm is ahead of a predictor that learns nothing, at the policy where it is least so."""
 
-    arm: ArmSummary
+    gate: Gate
     metric: Metric
-    margin: float
-    """By how much it must be ahead."""
-    reference: LearnNothing
-    floor: float
-    """What the predictor that learns nothing reaches."""
+    arm: ArmSummary | None
+    """None where a policy has no finished run of the reference arm: then nothing is judged."""
+    label: str
+    """Of the predictor that learns nothing."""
+    floor: float | None
+    """What that reaches; None where it was not scored."""
 
     @property
     def reached(self) -> float:
-        """Mean of the arm over its finished seeds."""
-        return float(np.mean(list(self.arm.finals[self.metric.name].values())))
+        """Mean of the arm over its finished seeds; NaN without any."""
+        return float(np.mean(list(self.arm.finals[self.metric.name].values()))) if self.arm else math.nan
 
     @property
     def ahead(self) -> float:
-        """By how much the arm is better."""
+        """By how much the arm is better; NaN where that is not known."""
+        if self.floor is None:
+            return math.nan
         return (self.reached - self.floor) * (1 if self.metric.higher_is_better else -1)
 
     @property
     def passed(self) -> bool:
-        """Whether that is enough."""
-        return self.ahead >= self.margin
+        """Whether that is enough; what is not known is not."""
+        return self.ahead >= self.gate.margin
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def summarise(comparison: Comparison) -> Summary:
 
 
 def _gate(comparison: Comparison, arms: Sequence[ArmSummary]) -> GateOutcome | None:
-    """What the task's gate says; None without one, or where nothing has finished yet."""
+    """What the task's gate says; None without one."""
     asked = comparison.record.task.gate
     if asked is None:
         return None
@@ -185,12 +190,12 @@ def _gate(comparison: Comparison, arms: Sequence[ArmSummary]) -> GateOutcome | N
     metric = next(metric for metric in comparison.metrics if metric.name == gate.metric)
     entry = next((entry for entry in comparison.learn_nothing if entry.name == gate.reference), None)
     floor = entry.value(metric) if entry else None
-    judged = [
-        GateOutcome(arm, metric, gate.margin, entry, floor)
-        for arm in arms
-        if arm.arm.label == comparison.record.reference and arm.finals[metric.name] and entry and floor is not None
-    ]
-    return min(judged, key=lambda outcome: outcome.ahead, default=None)
+    label = entry.label if entry else gate.reference
+    references = [arm for arm in arms if arm.arm.label == comparison.record.reference]
+    if not references or not all(arm.finals[metric.name] for arm in references):
+        return GateOutcome(gate, metric, None, label, floor)
+    outcomes = [GateOutcome(gate, metric, arm, label, floor) for arm in references]
+    return min(outcomes, key=lambda outcome: outcome.ahead)
 
 
 def _summarise_arm(comparison: Comparison, arm: Arm) -> ArmSummary:
@@ -289,6 +294,7 @@ def _unit_differences(comparison: Comparison, arm: ArmSummary, reference: ArmSum
             higher_is_better=metric.higher_is_better,
         )
         for metric in comparison.metrics
+        if metric.aggregate == "mean"  # a quotient of sums, or a median, is no mean of its units'
     }
 
 

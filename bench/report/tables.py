@@ -217,7 +217,7 @@ def _arm_row(
         }
     if unit := summary.comparison.record.task.pairing:
         for metric in summary.comparison.metrics:
-            difference = pair.unit_differences[metric.name] if pair else None
+            difference = pair.unit_differences.get(metric.name) if pair else None
             name = f"{metric.name}_difference_by_{unit}"
             row |= {name: difference.mean if difference else None}
             row |= {**_ends(name, difference.interval if difference else None)}

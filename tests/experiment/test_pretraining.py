@@ -69,14 +69,37 @@ def test_a_replay_begins_with_the_same_weights(started: Path) -> None:
 
 
 def test_weights_are_kept_and_found_again(started: Path, cache: Path, tmp_path: Path) -> None:
-    (cached,) = (cache / pretraining.FOLDER).iterdir()
+    (cached,) = (path for path in (cache / pretraining.FOLDER).iterdir() if path.is_dir())
     before = (cached / pretraining.CHECKPOINT).stat().st_mtime_ns
     session = start(tmp_path / "again", cache, **QUICK)
     session.task.prepare()
     pretraining.find_or_train(session)
     assert (cached / pretraining.CHECKPOINT).stat().st_mtime_ns == before
     other = start(tmp_path / "other", cache, **{**QUICK, "pretraining": {**PRETRAINING, "seed": 3}})
-    assert pretraining._key(other) != pretraining._key(session), "what they depend on is in the key"
+    assert pretraining._key(other, other.task) != pretraining._key(session, session.task), (
+        "what they depend on is in the key"
+    )
+
+
+def test_damaged_weights_in_the_cache_are_made_anew(tmp_path: Path) -> None:
+    cache, asked = tmp_path / "cache", {**QUICK, "pretraining": {**PRETRAINING, "steps": 2}}
+    first = pretraining.find_or_train(start(tmp_path / "first", cache, **asked))
+    (cached,) = (path for path in (cache / pretraining.FOLDER).iterdir() if path.is_dir())
+    whole = (cached / pretraining.CHECKPOINT).read_bytes()
+    (cached / pretraining.CHECKPOINT).write_bytes(whole[:-8])
+    again = pretraining.find_or_train(start(tmp_path / "again", cache, **asked))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert (cached / pretraining.CHECKPOINT).read_bytes() == whole, "and the cache is whole again"
+
+
+def test_options_of_the_task_may_differ_meanwhile(tmp_path: Path, cache: Path) -> None:
+    shorter = {**PRETRAINING, "steps": 2, "task": {"train_scenes": 1}}
+    session = start(tmp_path / "result", cache, **{**QUICK, "pretraining": shorter})
+    assert pretraining.find_or_train(session)
+    kept = (tmp_path / "result/pretraining/config.yaml").read_text()
+    assert "train_scenes: 1" in kept
+    with pytest.raises(UserError, match=r"pretraining.task.train_scene: unknown option"):
+        start(tmp_path / "wrong", cache, **{**QUICK, "pretraining": {**shorter, "task": {"train_scene": 1}}})
 
 
 def test_an_interrupted_pretraining_goes_on(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,10 @@ def test_without_the_margin_nothing_is_ranked(make_store):
     views = section(table, "Four views")
     assert {row[views.headings.index("leader")].text for row in views.rows} == {"no ranking"}
     assert not any("leads" in sentence for sentence in views.sentences)
-    assert section(table, "Paired by seed").rows, "the numbers themselves stay"
+    paired = section(table, "Paired by seed")
+    assert paired.rows, "the numbers themselves stay"
+    assert {row[paired.headings.index("P(better)")].text for row in paired.rows} == {"–"}
+    assert not paired.sentences, "no crossover"
 
 
 def test_with_the_margin_the_ranking_stands_and_the_caption_says_what_was_asked(make_store):
@@ -51,6 +54,50 @@ def test_the_gate_judges_the_worst_policy(make_store):
     outcome = summarise(gated(make_store, 0.1)).gate
     assert outcome.arm.arm.policy == "fill", "whose reference arm has the lower ceiling"
     assert outcome.ahead == pytest.approx(outcome.reached - outcome.floor)
+
+
+@pytest.mark.parametrize("policies", [("fill",), ("fill", "knee")])
+def test_a_reference_that_did_not_finish_ranks_nothing(make_store, policies):
+    gate = {"metric": "psnr", "reference": "nearest-view", "margin": 0.1}
+    failed = {(f"lvsm-decoder-only.{policy}", seed): "diverged" for policy in policies for seed in (0, 1, 2)}
+    table = tables.build(make_store(comparison={"task": task(gate=gate)}, statuses=failed))
+    (verdict,) = table.verdicts
+    assert verdict.startswith(
+        "Inconclusive, no ranking: no run of lvsm-decoder-only has finished under every batch policy"
+    )
+    assert not any(cell.bold for row in section(table, "Quality").rows for cell in row)
+
+
+def test_without_the_predictor_that_learns_nothing_nothing_is_ranked(make_store):
+    gate = {"metric": "psnr", "reference": "nearest-view", "margin": 0.1}
+    (verdict,) = tables.build(make_store(comparison={"task": task(gate=gate)}, learn_nothing=False)).verdicts
+    assert "'nearest-view', which learns nothing, was not scored" in verdict
+
+
+@pytest.mark.parametrize(("margin", "passed"), [(0.5, False), (-10.0, True)])
+def test_where_lower_is_better_ahead_is_below(make_store, margin, passed):
+    gate = {"metric": "st_lpips", "reference": "depth-warp", "margin": margin}
+    outcome = summarise(make_store(comparison={"task": task(gate=gate)})).gate
+    assert outcome.ahead == pytest.approx(outcome.floor - outcome.reached)
+    assert outcome.passed == passed
+
+
+def test_only_means_are_paired_by_what_samples_have_in_common(tmp_path: Path):
+    metrics = [METRICS[0], {**METRICS[1], "aggregate": "median"}]
+    folder = FakeStore(comparison={"task": {**task(pairing="scene"), "metrics": metrics}}).write(tmp_path / "store")
+    comparison = open_comparison(folder)
+    assert set(compare(summarise(comparison))[0].unit_differences) == {"psnr"}
+    assert {row[2].text for row in section(tables.build(comparison), "Paired by scene").rows} == {"PSNR (dB)"}
+
+
+def test_scenes_are_paired_over_common_seeds_alone(tmp_path: Path):
+    arm = "efficient-lvsm.fill"
+    store = FakeStore(comparison={"task": task(pairing="scene")}, statuses={(arm, 2): "diverged"})
+    summary = summarise(open_comparison(store.write(tmp_path / "store")))
+    pair = compare(summary)[0]
+    both = [pair.reference.finals["psnr"][seed] for seed in (0, 1)]
+    ours = [pair.arm.finals["psnr"][seed] for seed in (0, 1)]
+    assert pair.unit_differences["psnr"].mean == pytest.approx(sum(ours) / 2 - sum(both) / 2)
 
 
 def test_scenes_are_paired_as_the_task_says(tmp_path: Path):

@@ -278,7 +278,9 @@ def test_folders_that_hold_nothing_to_show_are_refused(tmp_path: Path) -> None:
         paper.write([running])
     with pytest.raises(UserError, match=r"holds no efficiency\.json"):
         paper.write([tmp_path])
-    with pytest.raises(UserError, match="task 'openvocab' has no tables; known: hydrology, masked-image, nvs, tracking, vos"):
+    with pytest.raises(
+        UserError, match="task 'openvocab' has no tables; known: hydrology, masked-image, nvs, tracking, vos"
+    ):
         paper.write([write_folder(tmp_path / "openvocab", task="openvocab")])
     with pytest.raises(UserError, match="schema is 2, this version reads 1"):
         paper.write([write_folder(tmp_path / "later", schema=2)])
