@@ -226,8 +226,10 @@ def _compare(counters: Mapping[str, int | None], arm: str) -> None:
 def _convolution_backward(
     gradient: Any, inputs: Any, weight: Any, *more: Any, out_shape: Any = None, **options: Any
 ) -> int:
-    """The gradient of the inputs, and that of the weight, cost what the convolution does; torch's formula takes a grouped one's
-    weight for a dense one's. All but `more` are shapes."""
+    """The gradient of the inputs, and that of the weight, cost what the convolution does; `gradient`, `inputs` and `weight` are shapes.
+
+    Torch's own formula takes a grouped convolution's weight for a dense one's.
+    """
     transposed, wanted = bool(more[4]), more[7]
     return sum(wanted[:2]) * int(conv_flop_count(inputs, weight, gradient, transposed=transposed))
 
@@ -316,7 +318,13 @@ def _traceable_convolutions() -> Iterator[None]:
     ordinary = nn.functional.conv2d
 
     def conv2d(
-        x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+        x: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
     ) -> Tensor:
         if isinstance(padding, str):
             return ordinary(x, weight, bias, stride, padding, dilation, groups)

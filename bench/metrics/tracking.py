@@ -55,7 +55,7 @@ def lasot_metrics(*, exclude_absent: bool) -> tuple[Metric, ...]:
     """How to read the numbers of `lasot`, the first one the area under the success plot."""
     absent = "are left out" if exclude_absent else "count as failures"
     clips = f"{_LASOT}; frames where the target is not to be seen {absent}"
-    auc = f"mean over 21 thresholds 0, .05 .. 1 of the share of frames of IoU > threshold, so that a perfect tracker has 20/21 = 95.2 %; {clips}"
+    auc = f"mean over 21 thresholds 0, .05 .. 1 of the share of frames of IoU > threshold, so that a perfect tracker has 20/21 = 95.2 % where the target is always to be seen; {clips}"
     centre = "share of frames whose centre is off by at most"
     size = "of the true box's width and height"
     return (
@@ -65,7 +65,7 @@ def lasot_metrics(*, exclude_absent: bool) -> tuple[Metric, ...]:
             f"precision, {PRECISION_PIXELS} px (%)",
             higher_is_better=True,
             digits=1,
-            note=f"{centre} {PRECISION_PIXELS} px, whatever the size of the frame; frames as for AUC",
+            note=f"{centre} {PRECISION_PIXELS} px, whatever the size of the frame, so that it says little of small ones; frames as for AUC",
         ),
         Metric(
             "norm_precision",

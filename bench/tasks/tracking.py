@@ -28,6 +28,7 @@ from torch import Tensor
 
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.data import got10k, lasot, video
+from bench.data.video.clips import sample_name
 from bench.errors import UserError
 from bench.metrics import boxes as overlap
 from bench.metrics import tracking as metrics
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from bench.data.video.clips import BoxedVideos
 
 __all__ = ["PRESETS", "Tracking", "TrackingConfig"]
+
+SPLITS = ("train", "validation", "test")
+"""Splits that are used."""
 
 IOU_WEIGHT, L1_WEIGHT = 2.0, 5.0
 """Of the two terms of the loss, as published."""
@@ -103,9 +107,9 @@ class Tracking:
         Idempotent, safe under two processes.
         """
         if self.config.data == "embedded" and self._open is None:
-            video.prepare(self.config.video_spec, self._cache_dir, progress)
+            video.prepare(self.config.video_spec, self._cache_dir, progress, SPLITS)
         self._training_clips(progress)
-        for split in ("validation", "test"):
+        for split in SPLITS[1:]:
             self._split(split, progress)
 
     def fingerprints(self) -> dict[str, str]:
@@ -223,7 +227,7 @@ class Tracking:
     def _record(self, split: str, clip: int, predicted: NDArray[np.float64]) -> SampleRecord:
         """Record of one clip by its predicted boxes [F, 4] from the frame on in which the target is given."""
         info, (truth, seen) = self._split(split).info(clip), self._truth(split, clip)
-        record: SampleRecord = {"sample": f"{split}/{info.name}"}
+        record: SampleRecord = {"sample": sample_name(split, info)}
         record |= metrics.got10k(predicted, truth, seen, info.height, info.width)
         record |= metrics.lasot(predicted, truth, seen, exclude_absent=self.config.exclude_absent)
         if metrics.AO.name in record:

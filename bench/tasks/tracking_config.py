@@ -23,6 +23,10 @@ OF_EMBEDDED = (
     "jpeg_quality",
 )
 """Options that only generated clips have, those of the task ``vos``; what they mean stands in `VideoSpec`."""
+OF_FILES = {"leave_out": ("got10k", "lasot"), "first_pixel": ("lasot",)}
+"""Options of files -> the only data that have them."""
+SMALL = {"image_size": 128, "frames": 24, "occlusion_frames": 5}
+"""What the preset ``small`` says of embedded clips alone; no mistake where the data are others."""
 CLIPS = ("train_clips", "validation_clips", "test_clips")
 SMALLEST = {"update_interval": 0, "search_size": 16, "template_size": 16}
 """Of options that count something; 1 for others."""
@@ -108,7 +112,19 @@ class TrackingConfig:
                 f"task.centre_jitter must be at most task.search_factor, {self.search_factor:g}, got {self.centre_jitter:g}: "
                 f"the target's middle would lie outside of the search crop"
             )
+        if self.leave_out is not None:
+            object.__setattr__(self, "leave_out", tuple(self.leave_out))
+        self._check_owners()
         self._check_embedded() if self.data == "embedded" else self._check_files()
+
+    def _check_owners(self) -> None:
+        """Nothing is said of what the data do not have; defaults and presets are there in any case."""
+        for name, owners in {**dict.fromkeys(OF_EMBEDDED, ("embedded",)), **OF_FILES}.items():
+            default = type(self).__dataclass_fields__[name].default
+            if self.data not in owners and getattr(self, name) not in (default, SMALL.get(name, default)):
+                raise UserError(
+                    f"task.{name}: only {', '.join(owners)} have it, task.data is {self.data}; leave it out"
+                )
 
     def _check_embedded(self) -> None:
         if self.data_path is not None:
@@ -125,13 +141,8 @@ class TrackingConfig:
             raise UserError(str(error).replace("video.", "task.", 1)) from None
 
     def _check_files(self) -> None:
-        if self.leave_out is not None:
-            object.__setattr__(self, "leave_out", tuple(self.leave_out))
-        if self.first_pixel not in (0, 1) or (self.first_pixel != 1 and self.data != "lasot"):
-            raise UserError(f"task.first_pixel must be 1, or 0 (lasot only), got {self.first_pixel!r}")
-        for name in OF_EMBEDDED:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise UserError(f"task.{name}: only embedded clips have it, task.data is {self.data}; leave it out")
+        if self.first_pixel not in (0, 1):
+            raise UserError(f"task.first_pixel must be 0 or 1, got {self.first_pixel!r}")
         if self.data_path == "":
             raise UserError("task.data_path is empty: give the folder of the data")
         for name in CLIPS:
@@ -175,10 +186,8 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 PRESETS: dict[str, TrackingConfig] = {
     "tiny": TrackingConfig(),
     "small": TrackingConfig(
-        image_size=128,
-        frames=24,
+        **SMALL,
         train_clips=2000,
-        occlusion_frames=5,
         search_size=192,
         template_size=64,
         update_interval=10,

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.contracts import Gate, SampleRecord, Symmetry
+from bench.data.video.clips import sample_name
 from bench.errors import UserError
 from bench.tasks import vos_batches as batches
 from bench.tasks import vos_evaluation as evaluation
@@ -92,9 +93,8 @@ class VideoObjectSegmentation:
         """
         if self._renders:
             vos_source.render(self.config, self._cache_dir, progress)
-        else:
-            for split in self.config.splits:
-                self._split(split, progress)
+        for split in self.config.splits:
+            self._split(split, progress)
 
     def fingerprints(self) -> dict[str, str]:
         """Digests of the clips of the splits that were opened so far, wherever they lie."""
@@ -125,9 +125,10 @@ class VideoObjectSegmentation:
         return batches.edge_cases(self.config, batch_size)
 
     def inference_case(self, batch_size: int) -> tuple[Batch, int, str]:
-        """Host batch of clips as long as evaluated ones, the frames of one, and what these are called."""
+        """Host batch of clips as long and large as evaluated ones, the frames of one, and what these are called."""
         frames = self.config.evaluation_frames
-        return batches.synthetic(self.config, batch_size, seed=0, frames=frames), frames, "frames"
+        case = batches.synthetic(self.config, batch_size, seed=0, frames=frames, shape=evaluation.shape(self.config))
+        return case, frames, "frames"
 
     def inference_call(self, model: nn.Module, inputs: Batch) -> Callable[[], Any]:
         """What is timed: following the objects as evaluation does, frame by frame where the model can."""
@@ -258,7 +259,7 @@ class VideoObjectSegmentation:
             for place, clip in enumerate(clips):
                 info, truth, labels = videos.info(clip), _truth(videos, clip), followed.labels[place]
                 usage = None if followed.usage is None else followed.usage[place]
-                records += evaluation.score(f"{split}/{info.name}", labels, truth, info, quick=quick, usage=usage)
+                records += evaluation.score(sample_name(split, info), labels, truth, info, quick=quick, usage=usage)
         if split == "test" and "shifted" in self.config.splits and not quick:
             others = self._records(follow, "shifted")
             records += [{"sample": record["sample"], vos_metrics.SHIFTED: record["j"]} for record in others]

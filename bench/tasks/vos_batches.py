@@ -97,12 +97,12 @@ def _sample(
 def draw_window(config: VOSConfig, info: ClipInfo, draw: np.uint64, attempt: int = 0) -> Window:
     """Frames, crop and mirroring of a sample, functions of the draw and of what is known of the clip alone.
 
-    Frames lie 1 to ``max_gap`` annotated ones apart, each gap drawn on its own as far as the clip is long enough, in the order of
-    time or against it. Of a clip with fewer annotated frames than asked for, the last one stands several times.
+    Frames lie 1 to ``annotated_gap`` annotated ones apart, each gap drawn on its own as far as the clip is long enough, in the
+    order of time or against it. Of a clip with fewer annotated frames than asked for, the last one stands several times.
     """
     annotated = np.flatnonzero(info.annotated)
     steps = config.clip_frames - 1
-    widest = max(1, min(config.max_gap, (len(annotated) - 1) // steps))
+    widest = max(1, min(config.annotated_gap, (len(annotated) - 1) // steps))
     hashes = _hashes(draw, Salt.VIDEO_WINDOW, attempt, steps + 1)
     gaps = 1 + below(hashes[1:], np.full(steps, widest))
     first = int(below(hashes[:1], np.array([max(1, len(annotated) - int(gaps.sum()))]))[0])
@@ -175,17 +175,24 @@ def first_masks(masks: Tensor, start: Tensor) -> Tensor:
     return ((masks.gather(1, places) == slots) & (start >= 0)[:, :, None, None]).float()
 
 
-def synthetic(config: VOSConfig, batch_size: int, seed: int, frames: int | None = None) -> Batch:
-    """Host batch of random frames in which each object is a square that moves; of ``clip_frames`` frames unless told."""
+def synthetic(
+    config: VOSConfig, batch_size: int, seed: int, frames: int | None = None, shape: tuple[int, int] | None = None
+) -> Batch:
+    """Host batch of random frames in which each object is a square that moves.
+
+    Its clips have ``clip_frames`` frames of ``image_size``, unless `frames` or their `shape` (height, width) are told.
+    """
     generator = np.random.default_rng(seed)
-    frames, size, objects = frames or config.clip_frames, config.image_size, config.objects
-    pixels = generator.integers(0, 256, (batch_size, frames, size, size, 3), np.uint8)
-    masks = np.zeros((batch_size, frames, size, size), np.uint8)
-    side = max(2, size // 4)
-    corners = generator.integers(0, size - side + 1, (batch_size, objects, 2))
+    frames, objects = frames or config.clip_frames, config.objects
+    height, width = shape or (config.image_size,) * 2
+    pixels = generator.integers(0, 256, (batch_size, frames, height, width, 3), np.uint8)
+    masks = np.zeros((batch_size, frames, height, width), np.uint8)
+    side = max(2, min(height, width) // 4)
+    room = np.array([height, width]) - side
+    corners = generator.integers(0, room + 1, (batch_size, objects, 2))
     steps = generator.integers(-2, 3, (batch_size, objects, 2))
     for sample, frame, slot in np.ndindex(batch_size, frames, objects):
-        top, left = (corners[sample, slot] + frame * steps[sample, slot]).clip(0, size - side)
+        top, left = (corners[sample, slot] + frame * steps[sample, slot]).clip(0, room)
         masks[sample, frame, top : top + side, left : left + side] = slot + 1
     return {
         "frames": torch.from_numpy(pixels).movedim(-1, 2),

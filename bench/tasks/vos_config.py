@@ -11,11 +11,23 @@ from bench.errors import UserError
 DATA = ("embedded", "davis", "davis-2016", "youtube-vos", "images")
 
 OF_SOME = {
+    **dict.fromkeys(
+        ("frames", "factors", "distractors", "occlusion_frames", "drift_rate", "late_objects", "jpeg_quality"),
+        ("embedded",),
+    ),
+    "shifted_clips": ("embedded",),
+    **dict.fromkeys(("eval_size", "patch_multiple", "leave_out"), DATA[1:]),
     "resolution": ("davis", "davis-2016"),
     "all_frames": ("youtube-vos",),
     "mask_threshold": ("images",),
 }
-"""Options of files -> the data that have them."""
+"""Options -> the only data that have them."""
+
+SMALL = {"frames": 24, "occlusion_frames": 5}
+"""What the preset ``small`` says of embedded clips alone; no mistake where the data are others."""
+
+ANNOTATED_EVERY = {"youtube-vos": 5}
+"""Data -> frames from one with masks to the next, where not all have them."""
 
 REAL_FRAMES = 24
 """Frames of the clip that inference is timed on, where clips have no length in common."""
@@ -35,7 +47,8 @@ class VOSConfig:
     clip_frames: int = 4
     """Frames of a training sample; the first one is given."""
     max_gap: int = 2
-    """Most frames (annotated ones, where not all are) from one of a training sample to the next: each gap is drawn from 1 to this."""
+    """Most frames from one of a training sample to the next: each gap is drawn from 1 to this. ``youtube-vos`` has masks in every 5th
+    frame: there it is drawn from 1 to a fifth of this, at least 1, and counts frames with masks."""
     objects: int = 2
     """Objects of a training sample at most, and of an embedded clip."""
     frames: int = 10
@@ -83,7 +96,8 @@ class VOSConfig:
         """Raise `UserError` on the first field that is out of range."""
         if self.data not in DATA:
             raise UserError(f"task.data must be one of {', '.join(DATA)}, got {self.data!r}")
-        object.__setattr__(self, "factors", tuple(self.factors))
+        for name in ("factors", "leave_out"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("image_size", "clip_frames", "max_gap", "objects", "eval_batch", "eval_size", "patch_multiple"):
             smallest = {"clip_frames": 2, "image_size": 16, "eval_size": 16}.get(name, 1)
             if not _is_count(getattr(self, name), smallest):
@@ -92,6 +106,7 @@ class VOSConfig:
                 )
         if self.objects > 254:
             raise UserError(f"task.objects must be at most 254, as masks are bytes, got {self.objects}")
+        self._check_owners()
         self._check_embedded() if self.embedded else self._check_real()
         for name in ("ce_start", "ce_end", "ce_fraction"):
             value = getattr(self, name)
@@ -101,6 +116,15 @@ class VOSConfig:
             raise UserError(f"task.ce_end must not lie before task.ce_start, {self.ce_start}, got {self.ce_end}")
         if self.ce_fraction == 0:
             raise UserError("task.ce_fraction must be above 0: no pixel would be learned from; 1 keeps all")
+
+    def _check_owners(self) -> None:
+        """Nothing is said of what the data do not have; defaults and presets are there in any case."""
+        for name, owners in OF_SOME.items():
+            default = type(self).__dataclass_fields__[name].default
+            if self.data not in owners and getattr(self, name) not in (default, SMALL.get(name, default)):
+                raise UserError(
+                    f"task.{name}: only {', '.join(owners)} have it, task.data is {self.data}; leave it out"
+                )
 
     def _check_embedded(self) -> None:
         if self.data_path is not None:
@@ -121,16 +145,10 @@ class VOSConfig:
             raise UserError(f"task.clip_frames must be at most task.frames, {self.frames}, got {self.clip_frames}")
 
     def _check_real(self) -> None:
-        object.__setattr__(self, "leave_out", tuple(self.leave_out))
         if self.mask_threshold is not None and not (_is_count(self.mask_threshold, 1) and self.mask_threshold <= 255):
             raise UserError(
                 f"task.mask_threshold must be a whole number from 1 to 255, or null, got {self.mask_threshold!r}"
             )
-        for name, owners in OF_SOME.items():
-            if self.data not in owners and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise UserError(
-                    f"task.{name}: only {' and '.join(owners)} have it, task.data is {self.data}; leave it out"
-                )
         if self.data_path == "":
             raise UserError("task.data_path is empty: give a folder, or null for none")
         for name in ("train_clips", "validation_clips", "test_clips"):
@@ -161,6 +179,11 @@ class VOSConfig:
         return VideoSpec(**given | {"shifted_clips": self.shifted_clips or 1})
 
     @property
+    def annotated_gap(self) -> int:
+        """`max_gap` in frames with masks."""
+        return max(1, self.max_gap // ANNOTATED_EVERY.get(self.data, 1))
+
+    @property
     def evaluation_frames(self) -> int:
         """Frames of the clip that inference is timed on: of embedded data those of every evaluated clip."""
         return self.frames if self.embedded else REAL_FRAMES
@@ -181,7 +204,7 @@ def _is_count(value: Any, smallest: int) -> bool:
 
 PRESETS: dict[str, VOSConfig] = {
     "tiny": VOSConfig(),
-    "small": VOSConfig(image_size=128, clip_frames=6, max_gap=3, frames=24, train_clips=2000, occlusion_frames=5),
+    "small": VOSConfig(image_size=128, clip_frames=6, max_gap=3, train_clips=2000, **SMALL),
     "paper": VOSConfig(
         data="davis",
         image_size=384,

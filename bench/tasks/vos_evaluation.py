@@ -17,7 +17,7 @@ from bench.data.video.clips import VOID
 from bench.data.video_resize import Fit, make_fit
 from bench.metrics import video
 from bench.tasks import vos_batches as batches
-from bench.tasks.vos_metrics import USAGE, factor_key, usage_key
+from bench.tasks.vos_metrics import REAL_SIZE, USAGE, factor_key, usage_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +74,7 @@ class Followed(NamedTuple):
 def read_clips(config: VOSConfig, videos: MaskedVideos, clips: Sequence[int]) -> Clips:
     """Whole clips of one size: embedded ones as they are, of real ones the shorter side ``eval_size``, padded about the middle."""
     infos = tuple(videos.info(clip) for clip in clips)
-    fit = _fit(config, infos[0])
+    fit = _fit(config, (infos[0].height, infos[0].width))
     slots = max(len(info.first_frames) for info in infos)
     frames, masks, starts = [], [], []
     for clip, info in zip(clips, infos, strict=True):
@@ -252,9 +252,13 @@ def _mean_usage(shares: NDArray[np.float32]) -> dict[str, float]:
     return {usage_key(part): 100 * float(value) for part, value in zip(USAGE, there.mean(axis=0), strict=True)}
 
 
-def _fit(config: VOSConfig, info: ClipInfo) -> Fit:
-    """How a clip's frames come to the size of evaluation."""
-    shape = (info.height, info.width)
+def shape(config: VOSConfig) -> tuple[int, int]:
+    """Height and width of evaluated clips as models receive them; of real video those of DAVIS, others have their own."""
+    return _fit(config, (config.image_size,) * 2 if config.embedded else REAL_SIZE).padded
+
+
+def _fit(config: VOSConfig, shape: tuple[int, int]) -> Fit:
+    """How frames of that height and width come to the size of evaluation."""
     return make_fit(shape, None, 1) if config.embedded else make_fit(shape, config.eval_size, config.patch_multiple)
 
 

@@ -22,7 +22,7 @@ USAGE = {
 """Where attention may go."""
 
 REAL_SIZE = (480, 854)
-"""Frame for which the tolerance of real video is told; each clip has that of its own size."""
+"""Height and width for which the tolerance of real video is told, and on which inference is timed: those of DAVIS; each clip has its own."""
 
 
 def metrics(config: VOSConfig) -> tuple[Metric, ...]:

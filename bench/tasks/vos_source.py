@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.data import video
 from bench.errors import UserError
 from bench.tasks.vos_batches import CROP_SCALE
@@ -37,10 +39,12 @@ def open_clips(config: VOSConfig, split: str, cache_dir: Path, report: Progress 
     if not root.is_dir():
         raise UserError(f"task.data_path: {root} is no folder; it must hold {config.data}")
     common: dict[str, Any] = {"limit": config.clip_limit(split), "leave_out": config.leave_out}
+    # Where training shares the cores with decoding, no more threads than the comparison was given.
+    threads = {"workers": None if torch.cuda.is_available() else torch.get_num_threads(), "report": report}
     if config.data == "youtube-vos":
         from bench.data.youtube_vos import open_youtube_vos
 
-        return open_youtube_vos(root, split, all_frames=config.all_frames, report=report, **common)
+        return open_youtube_vos(root, split, all_frames=config.all_frames, **threads, **common)
     if config.data == "images":
         from bench.data.pseudo_video import PseudoVideos, open_static_images
 
@@ -52,4 +56,4 @@ def open_clips(config: VOSConfig, split: str, cache_dir: Path, report: Progress 
     from bench.data.davis import open_davis
 
     year = 2016 if config.data == "davis-2016" else 2017
-    return open_davis(root, split, year=year, resolution=config.resolution, report=report, **common)
+    return open_davis(root, split, year=year, resolution=config.resolution, **threads, **common)

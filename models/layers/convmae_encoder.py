@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ from models.reference import load_strictly, unwrap_keys
 
 CHANNELS = 3
 INIT_STD = 0.02
+CONTENT, SHARPNESS = 1.5, 2.0
+"""Of ``init: matching``: size of the tokens before their position is added, and factor on queries and keys."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "base": {"widths": (256, 384, 768), "layers": (2, 2, 11), "heads": 12},
@@ -65,8 +68,9 @@ class ConvMAEConfig:
     """Where f4 and f8 are taken: behind the ``blocks`` of their stage, or straight behind its ``embed``."""
     init: str = "published"
     """Weights of linear layers at the start. ``published``: deviation 0.02. ``matching``, for small models from scratch:
-    0.02 sqrt(768 / inputs), which is the same at the published width, and keys equal to queries, so that attention begins
-    by comparing tokens; with logits near 0 a narrow model takes long to attend to anything."""
+    0.02 sqrt(768 / inputs), which is the same at the published width; tokens that say as much of what is seen as of where; keys
+    equal to queries and twice as large; a memory frame's picture embedded as the query's. Attention then begins by finding
+    tokens that look alike. With logits near 0 a narrow model takes long to attend to anything."""
 
     def __post_init__(self) -> None:
         for name in ("widths", "layers", "strides"):
@@ -133,9 +137,19 @@ class ConvMAEStages(nn.Module):
                 nn.init.trunc_normal_(part.weight, std=INIT_STD * scale)
                 nn.init.zeros_(part.bias)
         if matching:
-            for block in self.blocks3:
-                queries, keys, _ = block.attn.qkv.weight.data.chunk(3)
-                keys.copy_(queries)
+            self._match()
+
+    @torch.no_grad()
+    def _match(self) -> None:
+        """Let attention begin by finding tokens that look alike."""
+        nn.init.trunc_normal_(self.patch_embed4.weight, std=CONTENT / self.config.widths[2] ** 0.5)
+        for block in self.blocks3:
+            queries, keys, _ = block.attn.qkv.weight.chunk(3)
+            keys.copy_(queries.mul_(SHARPNESS))
+        ours, *others = (self.get_submodule(name).proj for name in self.embeds)
+        for other in others:
+            other.weight[:, :CHANNELS] = ours.weight
+            other.bias.copy_(ours.bias)
 
     def make_block(self) -> Block:
         """One attention block."""

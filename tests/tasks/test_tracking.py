@@ -37,7 +37,7 @@ def scores(task: Tracking, model: torch.nn.Module, **how) -> dict[str, float]:
         ({"data": "otb"}, "task.data must be one of embedded, got10k, lasot, got 'otb'"),
         ({"data_path": "there"}, "task.data_path is 'there', but task.data: embedded makes its own; set task.data to"),
         ({"data": "lasot", "data_path": ""}, "task.data_path is empty: give the folder of the data"),
-        ({"data": "lasot", "frames": 12}, "task.frames: only embedded clips have it, task.data is lasot; leave it out"),
+        ({"data": "lasot", "frames": 12}, "task.frames: only embedded have it, task.data is lasot; leave it out"),
         ({"data": "got10k", "test_clips": 0}, "task.test_clips must be a whole number of at least 1, or null for all"),
         ({"test_clips": None}, "task.test_clips must be a whole number: task.data: embedded has no end"),
         ({"image_size": 8}, "task.image_size must be a whole number from 32 to 1024, got 8"),

@@ -43,6 +43,11 @@ class Boxes:
     """[F]: the target is, at least partly, in the picture."""
 
 
+def sample_name(split: str, info: ClipInfo) -> str:
+    """``<split>/<clip>``, what records of a clip begin with: of two parts, whatever folders the clip's own name has."""
+    return f"{split}/{info.name.replace('/', ':')}"
+
+
 class MaskedVideos(Protocol):
     """Clips with object masks."""
 
