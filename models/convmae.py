@@ -273,13 +273,15 @@ class ConvMAEMemoryBackbone(ConvMAEStages):
         blocks = (self.config.layers[2] - 1) * block_flops(tokens, channels) + 4 * tokens * channels**2
         return objects * (self.trunk_flops(height, width, CHANNELS + MASK_CHANNELS) + blocks)
 
-    def flops_read(self, height: int, width: int, frames: int, objects: int) -> int:
+    def flops_read(self, height: int, width: int, frames: int, objects: int, *, usage: bool = False) -> int:
         """FLOPs of `read` on one query frame, likewise; in the mode, training or not, that the model is in."""
+        heads = self.config.heads if usage else 0
         tokens, channels = height * width // self.config.stride**2, self.config.widths[2]
         layers = range(self.config.layers[2])
         shared = (len(layers) - 1) * objects + 1  # the first block projects the query once for all objects
         products = shared * 6 * tokens * channels**2 + len(layers) * objects * 18 * tokens * channels**2
-        return products + objects * sum(self.memory_read(layer).flops(tokens, frames, channels) for layer in layers)
+        reads = sum(self.memory_read(layer).flops(tokens, frames, channels, heads) for layer in layers)
+        return products + objects * reads
 
     def flops(self, batch: Mapping[str, Tensor]) -> int:
         """FLOPs of a forward pass: 2 per multiply-add, matrix products, convolutions and attention; reads shapes only."""

@@ -47,8 +47,8 @@ class VOSMemoryConfig(ConvMAEMemoryConfig):
     """In training, most frames that a frame reads, frame 0 among them."""
     train_memory: str = "recent"
     """In training, the others: the most ``recent`` ones, or a ``random`` choice of those before."""
-    backbone_weights: str = ""
-    """Local file (.pt, .pth) that the backbone starts from, as `VOSMemory.load_backbone` reads it; empty: random weights."""
+    backbone_weights: str | None = None
+    """Local file (.pt, .pth) that the backbone starts from, as `VOSMemory.load_backbone` reads it; null: random weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,7 +144,6 @@ class VideoStream:
     def __init__(self, model: VOSMemory, policy: MemoryPolicy, *, usage: bool = False) -> None:
         self.usage = None
         self._model = model
-        self._tally = policy.eviction == "usage" and policy.max_frames is not None
         self._usage = usage
         self._bank: MemoryBank[FrameMemory] = MemoryBank(policy)
         self._count = 0
@@ -253,11 +252,13 @@ class VideoStream:
         """Segment a padded frame with the memory: logits of the objects that have started."""
         memory = self._bank.read()
         query = self._model.convmae.encode_query(frame)
-        result = self._model.convmae.read(query, memory, len(memory), usage=self._usage or self._tally)
+        result = self._model.convmae.read(
+            query, memory, len(memory), usage=self._usage or self._bank.policy.needs_usage
+        )
         if result.usage is not None:
             usage = result.usage.unflatten(1, started.shape) * started[..., None]
             self.usage = usage if self._usage else None
-            if self._tally:
+            if self._bank.policy.needs_usage:
                 self._bank.tally(usage.sum((0, 2)))
         logits = self._model.decoder(result.f16, query.f8, query.f4, (frame.shape[-2], frame.shape[-1]))
         return aggregate(logits, started)
@@ -389,23 +390,26 @@ class VOSMemory(nn.Module):
         objects, policy = batch["first_masks"].shape[1], self.policy
         written = sum(policy.writes(frame) for frame in range(frames - 1))
         flops = written * self.convmae.flops_write(height, width, objects)
-        flops += sum(self._read_flops(height, width, policy.frames_read(frame), objects) for frame in range(1, frames))
+        for frame in range(1, frames):
+            flops += self._read_flops(height, width, policy.frames_read(frame), objects, policy.needs_usage)
         return samples * flops
 
-    def flops_frame(self, height: int, width: int, frames: int, objects: int) -> int:
-        """FLOPs of one step of one clip, likewise.
+    def flops_frame(self, height: int, width: int, frames: int, objects: int, *, usage: bool = False) -> int:
+        """FLOPs of one step of one clip's stream, likewise.
 
-        The frame before is written, and this one read with T = ``frames`` memory frames and decoded.
+        The frame before is written, and this one read with T = ``frames`` memory frames and decoded. ``usage``: the stream
+        reports it; where eviction needs it, it is made anyway.
         """
         height, width = self.padded_size(height, width)
         write = self.convmae.flops_write(height, width, objects)
-        return write + self._read_flops(height, width, frames, objects)
+        usage = usage or self.config.inference_policy.needs_usage
+        return write + self._read_flops(height, width, frames, objects, usage)
 
-    def _read_flops(self, height: int, width: int, frames: int, objects: int) -> int:
+    def _read_flops(self, height: int, width: int, frames: int, objects: int, usage: bool) -> int:
         first, second, _ = self.config.strides
         fine = (height // first, width // first)
         decode = self.decoder.flops(fine[0] // second, fine[1] // second, *fine, objects)
-        read = self.convmae.flops_read(height, width, frames, objects)
+        read = self.convmae.flops_read(height, width, frames, objects, usage=usage)
         return self.convmae.flops_query(height, width) + read + decode
 
     def memory_bytes(self, height: int, width: int, frames: int, objects: int, bytes_per_number: int = 4) -> int:

@@ -76,7 +76,11 @@ def run(tmp_path: Path, *options: object, **changes: object) -> Outcome:
         ({"batch": ["full"]}, (), "'full' is no batch policy; known: fill, knee, fixed:N"),
         ({"task": {**TASK, "image_sise": 32}}, (), "task.image_sise: unknown option of NovelViewSynthesis"),
         ({"task": {**TASK, "image_size": 4}}, (), "task.image_size must be at least 16, got 4"),
-        ({"task": {"name": "chess"}}, (), "task 'chess' is unknown; known: hydrology, masked-image, nvs"),
+        (
+            {"task": {"name": "chess"}},
+            (),
+            "task 'chess' is unknown; known: hydrology, masked-image, nvs, tracking, vos",
+        ),
         (
             {"arms": ["lvsm"]},
             (),

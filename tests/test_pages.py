@@ -20,19 +20,24 @@ from bench.experiment import resolve
 from bench.tasks.hydrology_config import HydrologyConfig
 from bench.tasks.masked_image_config import MaskedImageConfig
 from bench.tasks.nvs_config import NVSConfig
+from bench.tasks.tracking_config import TrackingConfig
+from bench.tasks.vos_config import VOSConfig
 from models.crossmae import CrossMAEConfig
 from models.efficient_lvsm import EfficientLVSMConfig
 from models.hydrology_mae import HydrologyMAEConfig
 from models.layers.image_encoder import ImageEncoderConfig
 from models.layers.repa import RepaConfig
+from models.mixformer import MixFormerCvTConfig
+from models.vos_memory import VOSMemoryConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-VIEW_SYNTHESIS, MASKED = "view-synthesis.md", "masked-pretraining.md"
+VIEW_SYNTHESIS, MASKED, VIDEO = "view-synthesis.md", "masked-pretraining.md", "video.md"
 OPTIONS = {
     VIEW_SYNTHESIS: (
         EfficientLVSMConfig, LVSMDecoderOnlyConfig, LVSMEncoderDecoderConfig, ImageEncoderConfig, RepaConfig, NVSConfig
     ),
     MASKED: (MAEConfig, CrossMAEConfig, HydrologyMAEConfig, MaskedImageConfig, HydrologyConfig),
+    VIDEO: (VOSMemoryConfig, MixFormerCvTConfig, VOSConfig, TrackingConfig),
 }  # fmt: skip
 
 

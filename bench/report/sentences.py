@@ -129,7 +129,7 @@ def pretraining_lines(summary: Summary) -> list[str]:
     for arm in {summary.arm.label: summary.arm for summary in summary.arms}.values():
         for part in arm.pretrained_parts:
             if "seconds" in part:
-                fresh = f"; of its own: {', '.join(part['fresh'])}" if part["fresh"] else ""
+                fresh = f" (of its own: {', '.join(part['fresh'])})" if part["fresh"] else ""
                 told.setdefault(f"{part['name']} ({part['seconds']:,.0f} s, charged to none)", []).append(
                     arm.label + fresh
                 )

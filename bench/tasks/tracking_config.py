@@ -25,7 +25,7 @@ OF_EMBEDDED = (
 """Options that only generated clips have, those of the task ``vos``; what they mean stands in `VideoSpec`."""
 OF_FILES = {"leave_out": ("got10k", "lasot"), "first_pixel": ("lasot",)}
 """Options of files -> the only data that have them."""
-SMALL = {"image_size": 128, "frames": 24, "occlusion_frames": 5}
+SMALL: dict[str, Any] = {"image_size": 128, "frames": 24, "occlusion_frames": 5}
 """What the preset ``small`` says of embedded clips alone; no mistake where the data are others."""
 CLIPS = ("train_clips", "validation_clips", "test_clips")
 SMALLEST = {"update_interval": 0, "search_size": 16, "template_size": 16}
@@ -123,7 +123,7 @@ class TrackingConfig:
             default = type(self).__dataclass_fields__[name].default
             if self.data not in owners and getattr(self, name) not in (default, SMALL.get(name, default)):
                 raise UserError(
-                    f"task.{name}: only {', '.join(owners)} have it, task.data is {self.data}; leave it out"
+                    f"task.{name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out"
                 )
 
     def _check_embedded(self) -> None:

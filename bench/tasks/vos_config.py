@@ -23,7 +23,7 @@ OF_SOME = {
 }
 """Options -> the only data that have them."""
 
-SMALL = {"frames": 24, "occlusion_frames": 5}
+SMALL: dict[str, Any] = {"frames": 24, "occlusion_frames": 5}
 """What the preset ``small`` says of embedded clips alone; no mistake where the data are others."""
 
 ANNOTATED_EVERY = {"youtube-vos": 5}
@@ -123,7 +123,7 @@ class VOSConfig:
             default = type(self).__dataclass_fields__[name].default
             if self.data not in owners and getattr(self, name) not in (default, SMALL.get(name, default)):
                 raise UserError(
-                    f"task.{name}: only {', '.join(owners)} have it, task.data is {self.data}; leave it out"
+                    f"task.{name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out"
                 )
 
     def _check_embedded(self) -> None:

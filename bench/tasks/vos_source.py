@@ -40,7 +40,10 @@ def open_clips(config: VOSConfig, split: str, cache_dir: Path, report: Progress 
         raise UserError(f"task.data_path: {root} is no folder; it must hold {config.data}")
     common: dict[str, Any] = {"limit": config.clip_limit(split), "leave_out": config.leave_out}
     # Where training shares the cores with decoding, no more threads than the comparison was given.
-    threads = {"workers": None if torch.cuda.is_available() else torch.get_num_threads(), "report": report}
+    threads: dict[str, Any] = {
+        "workers": None if torch.cuda.is_available() else torch.get_num_threads(),
+        "report": report,
+    }
     if config.data == "youtube-vos":
         from bench.data.youtube_vos import open_youtube_vos
 

@@ -146,7 +146,7 @@ class ConvMAEStages(nn.Module):
         for block in self.blocks3:
             queries, keys, _ = block.attn.qkv.weight.chunk(3)
             keys.copy_(queries.mul_(SHARPNESS))
-        ours, *others = (self.get_submodule(name).proj for name in self.embeds)
+        ours, *others = (getattr(self, name).proj for name in self.embeds)
         for other in others:
             other.weight[:, :CHANNELS] = ours.weight
             other.bias.copy_(ours.bias)

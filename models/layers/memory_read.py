@@ -33,6 +33,8 @@ from models.layers.block_sparse import BLOCK, attend_blocks, block_counts, choos
 MEMORY_READS = ("dense", "topk", "shared-subset", "flex")
 TOPK_SCOPES = ("all", "each")
 TOPK_IMPLEMENTATIONS = ("scatter", "mask", "gather", "bag")
+FLEX_COLUMNS = 16
+"""What the columns for the usage are rounded up to a multiple of in ``flex``: it is compiled anew for every width."""
 
 
 class ReadOut(NamedTuple):
@@ -71,15 +73,16 @@ class MemoryRead:
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, frames: int, usage: bool = False) -> ReadOut:
         """Read, as the module's contract has it."""
+        columns = self.columns(frames) if usage else 0
         if self.kind == "dense":
-            return attend_frames(queries, keys, values, frames, usage)
+            return attend_frames(queries, keys, values, frames, columns)
         if self.kind == "shared-subset":
             kept = shared_subset(queries, keys, frames, self.share(queries.shape[-2]))
-            return attend_frames(queries, take_keys(keys, kept), take_keys(values, kept), frames, usage)
+            return attend_frames(queries, take_keys(keys, kept), take_keys(values, kept), frames, columns)
         if self.kind == "flex":
             _, others = block_counts(queries.shape[-2], keys.shape[-2])
             blocks = choose_blocks(queries, keys, self.share(others))
-            return attend_frames(queries, keys, values, frames, usage, partial(attend_blocks, blocks=blocks))
+            return attend_frames(queries, keys, values, frames, columns, partial(attend_blocks, blocks=blocks))
         assert self.topk is not None
         assert self.scope is not None
         return _TOPK[self.implementation](queries, keys, values, frames, usage, self.topk, self.scope)
@@ -88,28 +91,36 @@ class MemoryRead:
         """The ``subset_ratio`` of ``count``, rounded up, in exact decimal arithmetic."""
         return ceil(Fraction(str(self.subset_ratio)) * int(count))
 
-    def flops(self, tokens: int, frames: int, width: int) -> int:
+    def columns(self, frames: int) -> int:
+        """Columns that `attend_frames` appends in every head for the usage of T = ``frames`` memory frames."""
+        if self.kind == "topk" and self.implementation != "mask":
+            return 0  # the weights are there anyway
+        return ceil(frames / FLEX_COLUMNS) * FLEX_COLUMNS if self.kind == "flex" else frames
+
+    def flops(self, tokens: int, frames: int, width: int, usage_heads: int = 0) -> int:
         """FLOPs of one stream: 2 per multiply-add, matrix products and attention.
 
         Args:
             tokens: hw.
             frames: T.
             width: h * d.
+            usage_heads: h, where the usage is wanted too; otherwise 0.
         """
         memory = frames * tokens
+        wide = width + usage_heads * self.columns(frames)
         if self.kind == "dense":
-            return 4 * tokens * (tokens + memory) * width
+            return 4 * tokens * (tokens + memory) * wide
         if self.kind == "shared-subset":
-            return 2 * memory * width + 4 * tokens * (tokens + frames * self.share(tokens)) * width
+            return 2 * memory * width + 4 * tokens * (tokens + frames * self.share(tokens)) * wide
         if self.kind == "flex":  # blocks are computed whole
             own, others = block_counts(tokens, tokens + memory)
-            return 2 * own * others * width + 4 * own * (own + self.share(others)) * BLOCK**2 * width
+            return 2 * own * others * width + 4 * own * (own + self.share(others)) * BLOCK**2 * wide
         assert self.topk is not None
         logits = 2 * tokens * (tokens + memory) * width
         kept = min(self.topk, memory) if self.scope == "all" else frames * min(self.topk, tokens)
         return {
             "scatter": 2 * logits,
-            "mask": 2 * logits + 2 * tokens * memory * width,
+            "mask": 2 * tokens * memory * width + 4 * tokens * (tokens + memory) * wide,
             "gather": logits + 2 * tokens * (tokens + kept) * width,
             "bag": logits + 2 * tokens * tokens * width,  # a bag is no product of matrices
         }[self.implementation]
@@ -120,7 +131,7 @@ def attend_frames(
     keys: Tensor,
     values: Tensor,
     frames: int,
-    usage: bool,
+    columns: int,
     attention: Callable[..., Tensor] = F.scaled_dot_product_attention,
 ) -> ReadOut:
     """Attend to the query frame's keys, which come first, and to those of memory frames, as many of each memory frame.
@@ -133,17 +144,17 @@ def attend_frames(
         keys: [N, h, M, d].
         values: [N, h, M, d].
         frames: number T of memory frames.
-        usage: whether the usage is wanted.
+        columns: number of columns to append, zeros beyond the T-th; 0: the usage is not wanted.
         attention: ``attention(queries, keys, values, scale=...)``, some keys masked perhaps.
     """
     width, tokens = queries.shape[-1], queries.shape[-2]
-    if not usage:
+    if not columns:
         return ReadOut(attention(queries, keys, values, scale=width**-0.5), None)
-    indicator = torch.eye(frames, dtype=values.dtype, device=values.device)
+    indicator = torch.eye(frames, columns, dtype=values.dtype, device=values.device)
     indicator = F.pad(indicator.repeat_interleave((keys.shape[-2] - tokens) // frames, dim=0), (0, 0, tokens, 0))
     widened = torch.cat([values, indicator.expand(*values.shape[:2], -1, -1)], dim=-1)
-    out = attention(F.pad(queries, (0, frames)), F.pad(keys, (0, frames)), widened, scale=width**-0.5)
-    return ReadOut(out[..., :width], out[..., width:].detach().float().mean(1).sum(1))
+    out = attention(F.pad(queries, (0, columns)), F.pad(keys, (0, columns)), widened, scale=width**-0.5)
+    return ReadOut(out[..., :width], out[..., width : width + frames].detach().float().mean(1).sum(1))
 
 
 # --- one subset for all queries and heads --------------------------------------------------------------------------
@@ -215,7 +226,7 @@ def _mask(queries: Tensor, keys: Tensor, values: Tensor, frames: int, usage: boo
         logits = _logits(queries, keys[:, :, tokens:])
         mask = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, _select(logits, frames, topk, scope)[1], 1)
     attention = partial(F.scaled_dot_product_attention, attn_mask=F.pad(mask, (tokens, 0), value=True))
-    return attend_frames(queries, keys, values, frames, usage, attention)
+    return attend_frames(queries, keys, values, frames, frames if usage else 0, attention)
 
 
 def _gather(queries: Tensor, keys: Tensor, values: Tensor, frames: int, usage: bool, topk: int, scope: str) -> ReadOut:

@@ -45,6 +45,11 @@ class MemoryPolicy:
         require_bool(self, "include_last")
         require_choice(self, "eviction", EVICTIONS)
 
+    @property
+    def needs_usage(self) -> bool:
+        """Whether the usage of memory frames decides which of them stay."""
+        return self.eviction == "usage" and self.max_frames is not None
+
     def keeps(self, frame: int) -> bool:
         """Whether ``frame`` stays in memory, for a while at least."""
         return frame == 0 or (frame % self.every == 0 and self.max_frames != 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.data.video.clips import ClipInfo
 from bench.errors import UserError
 from bench.metrics import tracking as metrics
 from bench.tasks import tracking_batches as batches
@@ -37,7 +39,10 @@ def scores(task: Tracking, model: torch.nn.Module, **how) -> dict[str, float]:
         ({"data": "otb"}, "task.data must be one of embedded, got10k, lasot, got 'otb'"),
         ({"data_path": "there"}, "task.data_path is 'there', but task.data: embedded makes its own; set task.data to"),
         ({"data": "lasot", "data_path": ""}, "task.data_path is empty: give the folder of the data"),
-        ({"data": "lasot", "frames": 12}, "task.frames: only embedded have it, task.data is lasot; leave it out"),
+        (
+            {"data": "lasot", "frames": 12},
+            "task.frames is an option of embedded alone, but task.data is lasot; leave it out",
+        ),
         ({"data": "got10k", "test_clips": 0}, "task.test_clips must be a whole number of at least 1, or null for all"),
         ({"test_clips": None}, "task.test_clips must be a whole number: task.data: embedded has no end"),
         ({"image_size": 8}, "task.image_size must be a whole number from 32 to 1024, got 8"),
@@ -51,6 +56,12 @@ def scores(task: Tracking, model: torch.nn.Module, **how) -> dict[str, float]:
         ({"scale_jitter": math.nan}, "task.scale_jitter must be a number from 0 to 16, got nan"),
         ({"centre_jitter": 3.5}, "task.centre_jitter must be at most task.search_factor, 3, got 3.5"),
         ({"iou_loss": "diou"}, "task.iou_loss must be one of ciou, giou, got 'diou'"),
+        (
+            {"leave_out": ["a"]},
+            "task.leave_out is an option of got10k, lasot alone, but task.data is embedded; leave it",
+        ),
+        ({"data": "got10k", "first_pixel": 0}, "task.first_pixel is an option of lasot alone, but task.data is got10k"),
+        ({"data": "lasot", "first_pixel": 2}, "task.first_pixel must be 0 or 1, got 2"),
         ({"exclude_absent": 1}, "task.exclude_absent must be true or false, got 1"),
     ],
 )
@@ -72,6 +83,13 @@ def test_presets_make_batches_of_their_sizes_and_share_the_clips_of_vos(tmp_path
                 assert config.video_spec.describe(split) == VOS_PRESETS[name].video_spec.describe(split)
     with pytest.raises(UserError, match=r"task\.data_path is not set: give the folder of got10k"):
         Tracking(PRESETS["paper"], tmp_path).prepare()
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("data", ["got10k", "lasot"])
+def test_every_preset_takes_files(preset: str, data: str) -> None:
+    config = dataclasses.replace(PRESETS[preset], data=data, data_path="there")
+    assert TrackingConfig(**dataclasses.asdict(config)) == config  # as a record writes it out
 
 
 # ------------------------------------------------------------------------------------------------------------- loss
@@ -306,6 +324,15 @@ def test_what_was_opened_is_told() -> None:
     assert task.fingerprints() == dict.fromkeys(("train", "validation", "test"), "squares")
 
 
+def test_a_clip_in_folders_has_a_name_of_one_part() -> None:
+    class Folders(MovingSquares):
+        def info(self, clip: int) -> ClipInfo:
+            return dataclasses.replace(super().info(clip), name=f"birds/{clip}")
+
+    task = Tracking(make().config, Path("nowhere"), Folders)
+    assert [record["sample"] for record in task.evaluate(FindRed(), CPU)][:2] == ["test/birds:0", "test/birds:1"]
+
+
 def test_embedded_clips_are_made_learned_from_and_scored(tmp_path: Path) -> None:
     config = TrackingConfig(image_size=48, train_clips=3, validation_clips=1, test_clips=2, factors=("plain", "drift"))
     task = Tracking(config, tmp_path)
@@ -316,3 +343,4 @@ def test_embedded_clips_are_made_learned_from_and_scored(tmp_path: Path) -> None
     records = task.evaluate(FindRed(), CPU)
     assert [set(record) & {"ao_plain", "ao_drift"} for record in records] == [{"ao_plain"}, {"ao_drift"}]
     assert any("procedural" in line for line in task.notices)
+    assert len(list(tmp_path.glob("video-v*/*"))) == 3, "no more splits than are used"

@@ -30,7 +30,8 @@ CPU = torch.device("cpu")
 
 def make(clips: dict | None = None, **options) -> VideoObjectSegmentation:
     """The task on squares of 32 px in clips of 8 frames."""
-    config = VOSConfig(**{"image_size": 32, "frames": 8, "eval_batch": 3, "shifted_clips": 0, **options})
+    ours = {"frames": 8, "shifted_clips": 0} if options.get("data", "embedded") == "embedded" else {}
+    config = VOSConfig(**{"image_size": 32, "eval_batch": 3, **ours, **options})
     return VideoObjectSegmentation(config, Path("nowhere"), lambda split: Squares(split, **(clips or {})))
 
 
@@ -70,6 +71,16 @@ def batch_of(task: VideoObjectSegmentation, count: int = 6, seed: int = 0) -> di
         ({"ce_start": -0.1}, "task.ce_start must be a number from 0 to 1, got -0.1"),
         ({"ce_start": 0.5}, "task.ce_end must not lie before task.ce_start, 0.5, got 0.4"),
         ({"ce_fraction": 0}, "task.ce_fraction must be above 0"),
+        (
+            {"data": "davis", "frames": 12},
+            "task.frames is an option of embedded alone, but task.data is davis; leave it",
+        ),
+        (
+            {"eval_size": 240},
+            "task.eval_size is an option of davis, davis-2016, youtube-vos, images alone, but task.data",
+        ),
+        ({"leave_out": ["bear"]}, "task.leave_out is an option of davis, davis-2016, youtube-vos, images alone, but"),
+        ({"data": "davis", "all_frames": True}, "task.all_frames is an option of youtube-vos alone, but task.data is"),
     ],
 )
 def test_wrong_options_are_named(options: dict, line: str) -> None:
@@ -88,6 +99,13 @@ def test_presets_work_and_real_data_must_be_given(tmp_path: Path) -> None:
     missing = dataclasses.replace(PRESETS["paper"], data_path=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="nowhere is no folder; it must hold davis"):
         VideoObjectSegmentation(missing, tmp_path).prepare()
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("data", ["davis", "youtube-vos", "images"])
+def test_every_preset_takes_files(preset: str, data: str) -> None:
+    config = dataclasses.replace(PRESETS[preset], data=data, data_path="there")
+    assert VOSConfig(**dataclasses.asdict(config)) == config  # as a record writes it out
 
 
 def test_options_of_embedded_clips_reach_them() -> None:
@@ -110,7 +128,15 @@ def test_embedded_clips_from_rendering_to_scores(tmp_path: Path) -> None:
         metric.name for metric in task.metrics if not metric.name.startswith("usage")
     } | {"sample"}
     assert any("procedural" in line for line in task.notices)
-    assert set(task.fingerprints()) == {"train", "test", "shifted"}
+    assert set(task.fingerprints()) == set(config.splits)
+
+
+def test_preparing_opens_what_is_rendered_so_that_it_is_told(tmp_path: Path) -> None:
+    config = VOSConfig(image_size=32, frames=8, train_clips=1, validation_clips=1, test_clips=1, shifted_clips=0)
+    task = VideoObjectSegmentation(config, tmp_path)
+    task.prepare()
+    assert set(task.fingerprints()) == {"train", "validation", "test"}
+    assert any("procedural" in line for line in task.notices)
 
 
 def test_real_clips_from_files_to_scores_and_back(tmp_path: Path) -> None:
@@ -200,6 +226,15 @@ def test_windows_keep_gaps_and_annotated_frames(draw: int, gap: int, length: int
         assert np.abs(gaps).max() <= gap
     else:
         assert set(places) == set(range(len(annotated)))
+
+
+@pytest.mark.parametrize(
+    ("data", "max_gap", "widest"), [("davis", 3, 3), ("youtube-vos", 3, 1), ("youtube-vos", 15, 3)]
+)
+def test_gaps_count_frames_where_every_fifth_has_a_mask(data: str, max_gap: int, widest: int) -> None:
+    config, info = VOSConfig(data=data, image_size=32, clip_frames=2, max_gap=max_gap), Squares(length=40).info(0)
+    windows = [batches.draw_window(config, info, np.uint64(draw)).which for draw in range(300)]
+    assert {abs(int(first) - int(last)) for first, last in windows} == set(range(1, widest + 1))
 
 
 def test_windows_vary_in_gap_place_order_and_mirroring() -> None:
@@ -436,6 +471,17 @@ def test_records_are_named_by_clip_and_object_and_hold_the_factor_of_the_clip() 
         assert f"j_{other}" not in record
 
 
+def test_a_clip_in_folders_has_a_name_of_one_part() -> None:
+    class Folders(Squares):
+        def info(self, clip: int) -> ClipInfo:
+            return dataclasses.replace(super().info(clip), name=f"birds/{clip // 2}/{clip}")
+
+    task = VideoObjectSegmentation(make().config, Path("nowhere"), Folders)
+    samples = [record["sample"] for record in task.evaluate(Copier().eval(), CPU)]
+    assert samples[:2] == ["test/birds:0:0/object-1", "test/birds:0:0/object-2"]
+    assert len({tuple(sample.split("/")[:2]) for sample in samples}) == SIZES["test"]
+
+
 def test_clips_with_other_patterns_are_scored_apart() -> None:
     plain, both = (make(shifted_clips=count).evaluate(Copier().eval(), CPU) for count in (0, 2))
     assert both[:14] == plain
@@ -602,6 +648,15 @@ def test_inference_is_timed_on_whole_clips() -> None:
     model = Copier()
     task.inference_call(model, inputs)()
     assert task.inference_call(Seer(), inputs)()["logits"].shape == (3, 8, 3, 32, 32)
+
+
+def test_inference_on_files_is_timed_at_the_size_of_evaluation() -> None:
+    task = make(data="davis", eval_size=60, patch_multiple=16)
+    host, units, _ = task.inference_case(2)
+    clips = evaluation.read_clips(task.config, Squares("test", 480, 854, 2), [0])
+    assert host["frames"].shape == (2, units, 3, 64, 112)
+    assert clips.frames.shape[-2:] == (64, 112)
+    assert (host["masks"][:, 0].flatten(1).max(1).values > 0).all()
 
 
 def test_pictures_show_truth_and_models_at_a_few_times() -> None:
