@@ -328,8 +328,10 @@ def _traceable_convolutions() -> Iterator[None]:
     ) -> Tensor:
         if isinstance(padding, str):
             return ordinary(x, weight, bias, stride, padding, dilation, groups)
-        pairs = ([value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation))
-        return torch._convolution(x, weight, bias, *pairs, False, [0, 0], groups, False, False, True, True)
+        step, pad, spread = (
+            [value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
+        )
+        return torch._convolution(x, weight, bias, step, pad, spread, False, [0, 0], groups, False, False, True, True)
 
     nn.functional.conv2d = conv2d  # type: ignore[assignment]
     try:

@@ -141,7 +141,7 @@ def test_only_what_has_name_and_shape_is_taken_over() -> None:
 def test_an_arm_with_nothing_in_common_is_refused(cache: Path, tmp_path: Path) -> None:
     arms = [PLAIN, {"name": "other", "factory": "tests.experiment.test_pretraining:Other"}]
     session = start(tmp_path / "result", cache, arms, **QUICK)
-    with pytest.raises(UserError, match="pretraining.arm: trunk and arms.other share no weight"):
+    with pytest.raises(UserError, match=r"pretraining\.arm: trunk and arms\.other share no weight"):
         session.execute()
 
 
