@@ -97,7 +97,8 @@ class Task(Protocol):
     lies), ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
     ``synthetic(batch_size, seed)`` and ``edge_cases(batch_size)`` (random and degenerate legal host batches, for the
     conformance kit), ``causal`` (pairs of an input field and an output, [B, F, ...] both, whose frame t may depend on frames
-    up to t alone), ``pairing`` (what samples whose names share their first two parts have in common, such as ``clip``: tables
+    up to t alone), ``change_from(batch, other, frame)`` (the batch with what else belongs to frames from there on taken from the
+    other), ``pairing`` (what samples whose names share their first two parts have in common, such as ``clip``: tables
     then also compare arms pair by pair of these), ``gate`` (a `Gate`), ``inference_case(batch_size)`` (host batch on which
     inference is timed instead of `worst_case`, how many units one of its samples has, and their name, such as ``frames``),
     ``inference_call(model, inputs)`` (what is timed of it, ready to be called, where that is more or less than ``forward``).

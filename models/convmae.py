@@ -190,6 +190,7 @@ class ConvMAEMemoryBackbone(ConvMAEStages):
         Returns:
             keys and values [L, B * O, h, hw, d].
         """
+        masks = masks.to(image.dtype)
         others = masks.sum(1, keepdim=True) - masks
         pictures = image[:, None].expand(-1, masks.shape[1], -1, -1, -1)
         tokens = self.trunk(

@@ -32,7 +32,7 @@ from models.layers.conv_attention import (
 from models.layers.corner_head import HEAD_MULTIPLE, CornerHead, corner_head_flops
 from models.layers.score_branch import ScoreBranch
 from models.layers.vit import require_divisible
-from models.reference import load_strictly
+from models.reference import load_strictly, unwrap_keys
 
 ATTENTIONS = ("asymmetric", "symmetric")
 STAGES = 3
@@ -44,7 +44,7 @@ SMALLEST = 3
 """Pixels of the smallest picture that the first embedding can read."""
 WEIGHT_STD = 0.02
 """Standard deviation of initial linear weights."""
-DEAD_SUBTREES = ("backbone.norm.", "backbone.head.")
+DEAD_WEIGHTS = frozenset(f"backbone.{part}.{kind}" for part in ("norm", "head") for kind in ("weight", "bias"))
 """Weights of published checkpoints that nothing reads: the classifier of CvT's pretraining and the norm before it."""
 SCORE_SUBTREE = "score_branch."
 
@@ -396,8 +396,7 @@ class MixFormerCvT(nn.Module):
 
         Args:
             state: its state dict, or the file's dict that holds it under ``net`` or ``model``; wrapper prefixes are
-                stripped. Dropped are exactly ``backbone.norm.*`` and ``backbone.head.*``, which nothing reads, and
-                without ``score_branch`` the subtree of that name.
+                stripped. Dropped are exactly `DEAD_WEIGHTS`, and without ``score_branch`` the subtree of that name.
             **config: the options of the configuration.
 
         Raises:
@@ -405,7 +404,8 @@ class MixFormerCvT(nn.Module):
         """
         model = cls(build_config(cls.config_class, config))
         state = state["net"] if isinstance(state.get("net"), Mapping) else state
-        load_strictly(model, state, DEAD_SUBTREES if model.score_branch else (*DEAD_SUBTREES, SCORE_SUBTREE))
+        weights = unwrap_keys(state, () if model.score_branch else (SCORE_SUBTREE,))
+        load_strictly(model, {key: value for key, value in weights.items() if key not in DEAD_WEIGHTS})
         return model
 
 

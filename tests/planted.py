@@ -278,6 +278,15 @@ class Stubborn(TinyNVS):
             super().__init__(**options)
 
 
+class Peeker(TinyNVS):
+    """Lets the third target into the second."""
+
+    def forward(self, target_c2w: Tensor, **inputs: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        images = super().forward(target_c2w=target_c2w, **inputs)["images"].clone()
+        images[:, 1] += target_c2w[:, 2].mean(dim=(1, 2))[:, None, None, None]
+        return {"images": images}
+
+
 class Foreseer(TinyNVS):
     """Lets all targets, later ones too, into every one."""
 

@@ -13,6 +13,7 @@ from torch import nn
 from bench import registry
 from bench.conformance import Finding, check
 from bench.conformance.live_bytes import peak_live_bytes
+from bench.contracts import Batch
 from bench.experiment.check import check_architecture
 from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
 from tests import planted
@@ -96,14 +97,34 @@ def test_randomness_in_eval_mode_fails(task: NovelViewSynthesis) -> None:
     assert "two forwards in eval mode differ" in failures(check(planted.Gambler, task))["deterministic"]
 
 
+@pytest.fixture
+def clips(tmp_path: Path) -> NovelViewSynthesis:
+    """A task whose targets are taken for the frames of a clip, of which there are three."""
+    return NovelViewSynthesis(NVSConfig(image_size=32, perceptual="none", target_views=3), tmp_path)
+
+
 def test_where_frames_have_an_order_later_ones_may_not_matter(
-    task: NovelViewSynthesis, monkeypatch: pytest.MonkeyPatch
+    clips: NovelViewSynthesis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task, "causal", (("target_c2w", "images"),), raising=False)
-    assert not failures(check(planted.TinyNVS, task)), "a target of it reads its own pose alone"
-    found = failures(check(planted.Foreseer, task))
-    assert list(found) == ["later frames unseen"]
-    assert re.search("images before frame 1 change by .* with target_c2w from there on", found["later frames unseen"])
+    monkeypatch.setattr(clips, "causal", (("target_c2w", "images"),), raising=False)
+    assert not failures(check(planted.TinyNVS, clips)), "a target of it reads its own pose alone"
+    for build, frame in ((planted.Foreseer, 1), (planted.Peeker, 2)):
+        found = failures(check(build, clips))
+        assert list(found) == ["later frames unseen"]
+        line = f"images before frame {frame} change by .* with target_c2w from there on"
+        assert re.search(line, found["later frames unseen"])
+
+
+def test_a_clip_may_have_more_that_belongs_to_later_frames(
+    clips: NovelViewSynthesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change_from(batch: Batch, other: Batch, frame: int) -> Batch:
+        return {**batch, "input_images": other["input_images"]} if frame == 2 else batch
+
+    monkeypatch.setattr(clips, "causal", (("target_c2w", "images"),), raising=False)
+    monkeypatch.setattr(clips, "change_from", change_from, raising=False)
+    found = failures(check(planted.TinyNVS, clips))
+    assert "images before frame 2" in found["later frames unseen"]
 
 
 def test_declared_unused_weights_are_accepted_and_unknown_ones_are_not(task: NovelViewSynthesis) -> None:

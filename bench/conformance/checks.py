@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.case import Case, asks_for_target, difference, fail
+from bench.contracts import Batch
 
 FINITE_BATCHES = 16
 """Random batches on which loss and gradients must be finite, beside the task's edge cases."""
@@ -176,15 +177,16 @@ def _causal(case: Case) -> str:
     plain = case.outputs(model, batch)
     for name, output in pairs:
         for frame in range(1, batch[name].shape[1]):
-            changed = torch.cat([batch[name][:, :frame], other[name][:, frame:]], dim=1)
-            seen = case.outputs(model, {**batch, name: changed})
+            changed = {**batch, name: torch.cat([batch[name][:, :frame], other[name][:, frame:]], dim=1)}
+            told: Callable[..., Batch] | None = getattr(case.task, "change_from", None)
+            seen = case.outputs(model, changed if told is None else told(changed, other, frame))
             gap = difference({output: plain[output][:, :frame]}, {output: seen[output][:, :frame]})
             if gap > TOLERANCE:
                 fail(
                     f"{output} before frame {frame} change by {gap:.2g} with {name} from there on: read no later frame"
                 )
-    told = ", ".join(f"{output} of a frame do not change with later {name}" for name, output in pairs)
-    return told or f"task {case.task.name} has no order of frames"
+    line = ", ".join(f"{output} of a frame do not change with later {name}" for name, output in pairs)
+    return line or f"task {case.task.name} has no order of frames"
 
 
 def _deterministic(case: Case) -> str:

@@ -70,7 +70,8 @@ def open_davis(
         report: progress, a step for each sequence.
 
     Raises:
-        UserError: a folder, list or sequence is missing, or a sequence has no masks, or masks without frames.
+        UserError: a folder, list or sequence is missing, or a sequence has no masks, masks without frames, or, unless it is of
+            ``submission``, frames without masks.
     """
     check_split(split, SPLITS)
     if year not in YEARS:
@@ -90,6 +91,11 @@ def open_davis(
         numbers = {stem: number for number, stem in enumerate(frames.stems)}
         if alone := set(masks.stems) - set(numbers):
             raise UserError(f"task.data_path: the mask {min(alone)} in {masks.folder} has no frame in {frames.folder}")
+        if split != "submission" and (missing := sorted(set(numbers) - set(masks.stems))):
+            raise UserError(
+                f"task.data_path: {name} has no mask {masks.folder / missing[0]}.png ({len(missing)} of {len(frames.stems)} frames "
+                f"lack theirs): fetch it again, or name {name} in task.leave_out"
+            )
         at = {numbers[stem]: masks.path(number) for number, stem in enumerate(masks.stems)}
         clips.append(MaskedClip(name, frames, at))
     if report:
@@ -131,7 +137,7 @@ def write_davis(
     """Write videos in the layout of DAVIS, one sequence at a time, each all or nothing; the list comes last.
 
     Args:
-        videos: what to write; frames without ground truth get no mask.
+        videos: what to write; frames without ground truth get no mask, as only those of test-dev may.
         path: made if missing. Several lists may share it; sequences and lists that are there are never overwritten.
         name: the list, ``train``, ``val`` or ``test-dev``.
         prefix: goes before the name of each sequence, where two lists have the same names: those of rendered clips do.

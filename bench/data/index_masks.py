@@ -6,7 +6,8 @@ finds hundreds of objects. Reading refuses these files and says what to do; writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,8 @@ def read_mask(path: Path, *, black_and_white: bool = False, threshold: int | Non
     Raises:
         UserError: missing, truncated, in colours, with soft edges, or with a number beyond 254; names it and the mend.
     """
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except FileNotFoundError as error:
-        raise UserError(f"task.data_path: the mask {path} is missing") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"task.data_path: the mask {path} cannot be decoded ({error}); fetch it again") from error
+    with _opened(path) as image:
+        mode, values = image.mode, np.asarray(image)
     if mode.startswith("I") and (int(values.max()) > MAX_ID or int(values.min()) < 0):
         raise UserError(
             f"task.data_path: {path} numbers an object {values.max()}, but {MAX_ID} is the highest: number the objects 1, 2, 3.."
@@ -67,6 +63,18 @@ def read_mask(path: Path, *, black_and_white: bool = False, threshold: int | Non
     if mode == "L" and threshold is not None:
         return (mask >= threshold).astype(np.uint8)
     return _of_greys(mask, path, black_and_white) if mode == "L" else mask
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A mask's file; what is wrong with it, also while it is read, is an error that names it."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as error:
+        raise UserError(f"task.data_path: the mask {path} is missing") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"task.data_path: the mask {path} cannot be decoded ({error}); fetch it again") from error
 
 
 def _of_greys(mask: NDArray[np.uint8], path: Path, black_and_white: bool) -> NDArray[np.uint8]:
@@ -93,8 +101,12 @@ def ids_of(mask: NDArray[np.uint8]) -> list[int]:
 
 
 def palette_of(path: Path) -> list[int] | None:
-    """Palette of a mask file, r, g, b of each colour, or None where it has none."""
-    with Image.open(path) as image:
+    """Palette of a mask file, r, g, b of each colour, or None where it has none.
+
+    Raises:
+        UserError: missing or no image; names it and the mend.
+    """
+    with _opened(path) as image:
         return image.getpalette("RGB") if image.mode == "P" else None
 
 

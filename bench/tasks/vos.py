@@ -117,8 +117,13 @@ class VideoObjectSegmentation:
         return self.synthetic(batch_size, seed=0)
 
     def synthetic(self, batch_size: int, seed: int) -> Batch:
-        """Host batch like `collate`'s, of random frames; reads no data."""
-        return batches.synthetic(self.config, batch_size, seed)
+        """Host batch like `collate`'s, of random frames, some objects of which start late; reads no data."""
+        return batches.synthetic(self.config, batch_size, seed, late=True)
+
+    def change_from(self, batch: Batch, other: Batch, frame: int) -> Batch:
+        """`batch` with the first masks of objects that start at `frame` or later taken from `other`."""
+        later = (batch["start"] >= frame)[..., None, None]
+        return {**batch, "first_masks": torch.where(later, other["first_masks"], batch["first_masks"])}
 
     def edge_cases(self, batch_size: int) -> dict[str, Batch]:
         """Legal but degenerate host batches, by name."""

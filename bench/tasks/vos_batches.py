@@ -176,11 +176,18 @@ def first_masks(masks: Tensor, start: Tensor) -> Tensor:
 
 
 def synthetic(
-    config: VOSConfig, batch_size: int, seed: int, frames: int | None = None, shape: tuple[int, int] | None = None
+    config: VOSConfig,
+    batch_size: int,
+    seed: int,
+    frames: int | None = None,
+    shape: tuple[int, int] | None = None,
+    *,
+    late: bool = False,
 ) -> Batch:
     """Host batch of random frames in which each object is a square that moves.
 
-    Its clips have ``clip_frames`` frames of ``image_size``, unless `frames` or their `shape` (height, width) are told.
+    Its clips have ``clip_frames`` frames of ``image_size``, unless `frames` or their `shape` (height, width) are told. If `late`,
+    the last slot of every second sample starts in the middle.
     """
     generator = np.random.default_rng(seed)
     frames, objects = frames or config.clip_frames, config.objects
@@ -194,10 +201,15 @@ def synthetic(
     for sample, frame, slot in np.ndindex(batch_size, frames, objects):
         top, left = (corners[sample, slot] + frame * steps[sample, slot]).clip(0, room)
         masks[sample, frame, top : top + side, left : left + side] = slot + 1
+    start = np.zeros((batch_size, objects), np.int64)
+    if late:
+        start[1::2, -1] = frames // 2
+        early = masks[1::2, : frames // 2]
+        early[early == objects] = 0
     return {
         "frames": torch.from_numpy(pixels).movedim(-1, 2),
         "masks": torch.from_numpy(masks),
-        "start": torch.zeros(batch_size, objects, dtype=torch.int64),
+        "start": torch.from_numpy(start),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.data.davis import open_davis, write_davis
 from bench.data.got10k import open_got10k
 from bench.data.index_masks import palette_of, pascal_palette, read_mask
 from bench.data.masked_folder import MaskedFolders
+from bench.data.video.clips import ClipInfo
 from bench.errors import UserError
 from tests.data.video_files import HEIGHT, WIDTH, Made, mask, picture, save_davis, save_frame, save_mask
 
@@ -132,6 +134,20 @@ def test_what_is_missing_is_named(davis: Path) -> None:
         opened(davis)
 
 
+def test_a_frame_without_its_mask_is_named_but_in_a_submission(davis: Path) -> None:
+    (davis / "Annotations" / "480p" / "cow" / "00001.png").unlink()
+    line = r"cow has no mask .*480p/cow/00001.png \(1 of 3 frames lack theirs\): fetch it again, or name cow in task.leave_out"
+    with pytest.raises(UserError, match=line):
+        opened(davis)
+    assert names(opened(davis, leave_out=["cow"])) == ["bear"]
+    for name in TRAIN:
+        (davis / "Annotations" / "480p" / name / "00002.png").unlink()
+    for split in ("train", "validation"):
+        with pytest.raises(UserError, match=r"t\d+ has no mask .*00002.png"):
+            opened(davis, split)
+    assert len(opened(davis, "submission")) == 1
+
+
 def test_files_that_do_not_fit_are_named(davis: Path) -> None:
     masks, images = davis / "Annotations" / "480p" / "cow", davis / "JPEGImages" / "480p" / "cow"
     save_mask(masks / "00001.png", mask(1, 2, shape=(30, 40)))
@@ -173,10 +189,10 @@ def test_a_mask_in_colours_is_named_where_it_is_met(davis: Path) -> None:
 
 
 def test_videos_written_without_loss_are_read_back_identical(tmp_path: Path) -> None:
-    made, told = Made(), []
-    write_davis(made, tmp_path, quality=None, report=lambda *step: told.append(step))
+    made, told = Made(), []  # has a frame without a mask, which test-dev alone may have
+    write_davis(made, tmp_path, name="test-dev", quality=None, report=lambda *step: told.append(step))
     assert told == [("writing DAVIS", done, 3) for done in range(4)]
-    videos = opened(tmp_path)
+    videos = opened(tmp_path, "submission")
     assert names(videos) == ["clip-0", "clip-1", "clip-2"]
     for clip in range(3):
         ours, info, all_frames = made.info(clip), videos.info(clip), np.arange(5)
@@ -188,7 +204,11 @@ def test_videos_written_without_loss_are_read_back_identical(tmp_path: Path) -> 
 
 
 def test_videos_written_as_jpeg_are_close_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    made = Made()
+    class Whole(Made):
+        def info(self, clip: int) -> ClipInfo:
+            return dataclasses.replace(super().info(clip), annotated=np.ones(self.length, bool))
+
+    made = Whole()
     write_davis(made, tmp_path)
     frames = opened(tmp_path).frames(1, np.arange(5)).astype(int)
     assert abs(frames - made.frames(1, np.arange(5))).mean() < 2

@@ -98,12 +98,17 @@ def test_numbers_beyond_254_are_refused(tmp_path: Path) -> None:
 
 def test_missing_and_truncated_masks_are_named(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
-    with pytest.raises(UserError, match=r"the mask .*cut.png is missing"):
-        read_mask(path)
+    for read in (read_mask, palette_of):
+        with pytest.raises(UserError, match=r"the mask .*cut.png is missing"):
+            read(path)
     save_mask(path, np.random.default_rng(0).integers(0, 4, (60, 80)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(UserError, match=r"the mask .*cut.png cannot be decoded \(.*\); fetch it again"):
         read_mask(path)
+    path.write_bytes(path.read_bytes()[:40])
+    for read in (read_mask, palette_of):
+        with pytest.raises(UserError, match=r"the mask .*cut.png cannot be decoded \(.*\); fetch it again"):
+            read(path)
 
 
 def test_predictions_are_written_whole_under_the_numbers_of_the_data_set(tmp_path: Path) -> None:

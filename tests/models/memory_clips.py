@@ -56,6 +56,8 @@ def joined(written):
 def recompute(model, batch):
     """The published way: tokens of query and memory go through the blocks together, for every object; dense, in one.
 
+    Temperatures, where they are learned, are those of the query stream.
+
     Returns f16 [B, O, C, ..] and usage [L, B * O, T], from the whole matrix of weights.
     """
     images, masks = batch["memory_images"], batch["memory_masks"]
@@ -74,6 +76,8 @@ def recompute(model, batch):
                 torch.cat([query, kept.transpose(0, 1).flatten(1, 2)[None]], dim=2)
                 for query, kept in ((kx, km), (vx, vm))
             )
+            if block.log_scale is not None:  # of the query stream alone
+                qx = qx * block.log_scale.exp().view(-1, 1, 1)
             weights = (qx @ keys.transpose(-2, -1) / qx.shape[-1] ** 0.5).softmax(-1)
             tally.append(weights[..., x.shape[1] :].mean(1).unflatten(-1, (frames, -1)).sum((0, 1, 3)))
             own_read = (qm @ km.transpose(-2, -1) / qm.shape[-1] ** 0.5).softmax(-1) @ vm

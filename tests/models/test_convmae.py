@@ -13,8 +13,10 @@ from tests.models.memory_clips import READS, SMALL, build, clip, joined, recompu
 
 
 @pytest.mark.parametrize("shape", [{}, {"frames": 1, "objects": 1}, {"samples": 1, "objects": 3, "size": (32, 32)}])
-def test_the_cached_read_is_the_published_recomputation(shape):
-    model, batch = build(), clip(**shape)
+@pytest.mark.parametrize("read", ["dense", "learned"])
+def test_the_cached_read_is_the_published_recomputation(read, shape):
+    model, batch = build(read), clip(**shape)
+    assert read == "dense" or all(block.log_scale.all() for block in model.blocks3)
     with torch.no_grad():
         expected, tally = recompute(model, batch)
         torch.testing.assert_close(model(**batch)["f16"], expected, atol=1e-5, rtol=1e-5)
@@ -22,7 +24,7 @@ def test_the_cached_read_is_the_published_recomputation(shape):
         for memory in (written, joined(written)):
             result = model.read(query, memory, len(written), usage=True)
             torch.testing.assert_close(result.f16, expected, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(result.usage, tally, atol=5e-5, rtol=0)
+            torch.testing.assert_close(result.usage, tally, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("read", READS)

@@ -85,6 +85,9 @@ def test_published_weights_load_whatever_the_batch_norms_do(wrap):
         (lambda s: s.pop("box_head.conv3_br.1.running_var"), "missing key 'box_head.conv3_br.1.running_var'"),
         (lambda s: s.pop("backbone.stage1.blocks.1.attn.conv_proj_k.bn.bias"), "missing key 'backbone.stage1"),
         (lambda s: s.update({"backbone.norms.weight": torch.zeros(1)}), "unexpected key 'backbone.norms.weight'"),
+        (lambda s: s.update({"backbone.norm.weightX": torch.zeros(1)}), "unexpected key 'backbone.norm.weightX'"),
+        (lambda s: s.update({"backbone.head.0.bias": torch.zeros(1)}), "unexpected key 'backbone.head.0.bias'"),
+        (lambda s: s.update({"backbone.cls_token": torch.zeros(1)}), "unexpected key 'backbone.cls_token'"),
         (
             lambda s: s.update({"backbone.stage2.cls_token": torch.zeros(1)}),
             "unexpected key 'backbone.stage2.cls_token'",

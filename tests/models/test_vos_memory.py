@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.engine.flops import triangulate
+from models import vos_memory
 from models.convmae import ConvMAE, ConvMAEConfig
 from models.layers.mask_decoder import aggregate
 from models.vos_memory import PRESETS, VOSMemory, VOSMemoryConfig
@@ -233,17 +234,14 @@ def test_gradients_reach_every_weight(options):
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
-def test_gradients_flow_through_the_masks_that_are_written():
-    model, batch = build(train_memory_frames=1).train(), clips(((0,), (0,)), frames=3)
-    assert gradient_of_the_last_frame(model, batch, 1) == 0  # frame 1 is not read
-    model = build(train_memory_frames=2).train()
-    assert gradient_of_the_last_frame(model, batch, 1) > 0
-
-
-def gradient_of_the_last_frame(model, batch, of):
-    frames = batch["frames"].clone().requires_grad_()
-    model(**{**batch, "frames": frames})["logits"][:, -1].square().mean().backward()
-    return frames.grad[:, of].abs().max()
+@pytest.mark.parametrize("read_frames", [1, 2])
+def test_gradients_flow_through_the_masks_that_are_written(monkeypatch, read_frames):
+    made = []  # logits of every frame, before its masks are written
+    monkeypatch.setattr(vos_memory, "aggregate", lambda *inputs: made.append(aggregate(*inputs)) or made[-1])
+    model, batch = build(train_memory_frames=read_frames).train(), clips(((0,), (0,)), frames=3)
+    last = model(**batch)["logits"][:, -1]
+    (gradient,) = torch.autograd.grad(last.square().mean(), made[1])
+    assert gradient.any() == (read_frames == 2)  # otherwise frame 1 is not read
 
 
 @pytest.mark.parametrize("options", [{}, TOPK])
@@ -255,6 +253,16 @@ def test_finite_in_bfloat16(options):
     assert logits.isfinite().all()
     logits.softmax(2).square().mean().backward()
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, POLICIES["usage"]])
+def test_runs_with_weights_in_bfloat16(options):
+    model, batch = build(**options), clips()
+    exact = logits_of(model, batch).softmax(2)
+    found = logits_of(model.bfloat16(), {**batch, "frames": batch["frames"].bfloat16()})
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    assert (found.softmax(2) - exact).abs().mean() < 0.02
 
 
 def test_only_frames_that_are_read_are_written(monkeypatch):
@@ -313,9 +321,11 @@ def test_memory_frames_of_clips_that_differ_are_asked_for_one_by_one():
     assert streamed(model, alone)[1].memory_frames == stream.clip_memory_frames[0]
 
 
-def test_eviction_follows_what_was_read(monkeypatch):
-    """With read-outs that favour one frame, this frame stays."""
-    batch = clips(((0,),), frames=8)
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_eviction_follows_what_was_read(monkeypatch, layer, slot):
+    """With read-outs that favour one frame, be it in one block and for one object, this frame stays."""
+    batch = clips(((0, 0),), frames=8)
     for favourite in (1, 2, 3):
         model = build(**POLICIES["usage"])
         stream = model.stream()
@@ -324,7 +334,9 @@ def test_eviction_follows_what_was_read(monkeypatch):
         def biased(query, memory, frames, *, usage, read=read, stream=stream, favourite=favourite):
             result = read(query, memory, frames, usage=usage)
             numbers = torch.tensor(stream.memory_frames)
-            return result._replace(usage=torch.where(numbers == favourite, 3.0, 0.1).expand_as(result.usage))
+            usage = torch.full_like(result.usage, 0.1)
+            usage[layer, slot, numbers == favourite] = 3.0
+            return result._replace(usage=usage)
 
         monkeypatch.setattr(model.convmae, "read", biased)
         for number, frame in enumerate(batch["frames"].unbind(1)):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data.video.clips import ClipInfo
+from bench.data.video.clips import Boxes, ClipInfo
 from bench.errors import UserError
 from bench.metrics import tracking as metrics
 from bench.tasks import tracking_batches as batches
@@ -152,6 +152,26 @@ def test_neither_the_batch_nor_the_cache_of_templates_changes_a_record(late: int
             for model in (FindRed(), FindRedCached()):
                 assert make(late=late, eval_batch=eval_batch).evaluate(model, CPU) == reference
     assert [record["sample"] for record in reference] == [f"test/clip-{clip:05d}" for clip in range(7)]
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_nothing_but_the_first_true_box_is_used(late: int) -> None:
+    class Lying(MovingSquares):
+        def frames(self, clip: int, which: np.ndarray) -> np.ndarray:
+            return MovingSquares(self.split, late=self.late).frames(clip, which)
+
+        def boxes(self, clip: int) -> Boxes:
+            true, given = super().boxes(clip), self.info(clip).first_frames[0]
+            others = np.arange(len(true.xywh)) != given
+            xywh = np.where(others[:, None], np.float32([3, 50, 40, 2]), true.xywh)
+            return Boxes(xywh, np.where(others, np.float32(0.9), true.visible), ~true.present | ~others)
+
+    task, clips = make(late=late, update_interval=2), list(range(7))
+    sources = (MovingSquares("test", late=late), Lying("test", late=late))
+    assert not np.array_equal(sources[0].boxes(0).xywh, sources[1].boxes(0).xywh)
+    honest, lying = (follow(task.config, Predictor(FindRed()), data, clips, CPU) for data in sources)
+    for one, other in zip(honest, lying, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_target_that_is_given_late_is_followed_from_there() -> None:

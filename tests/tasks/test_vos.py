@@ -316,6 +316,14 @@ def test_windows_begin_where_an_object_is_seen() -> None:
     assert nothing.loss(outputs, nothing.transfer(batch, CPU)).item() == 0
 
 
+def test_every_attempt_at_a_window_draws_anew() -> None:
+    config, info = VOSConfig(data="davis", image_size=32, max_gap=1), Squares("train", 48, 96, 40).info(0)
+    windows = [batches.draw_window(config, info, np.uint64(5), attempt) for attempt in range(batches.TRIES)]
+    assert len({window.box for window in windows}) == batches.TRIES
+    assert len({int(window.which[0]) for window in windows}) > batches.TRIES / 2
+    assert len({window.mirrored for window in windows}) == 1
+
+
 def test_fields_on_the_device() -> None:
     task = make({"void": True, "starts": (0, 5)}, clip_frames=5)
     host = batch_of(task)
@@ -422,6 +430,19 @@ def test_edge_cases_are_legal() -> None:
         empty = moved["start"] < 0
         assert not moved["first_masks"][empty].any()
         assert moved["first_masks"][~empty].flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_some_objects_of_synthetic_batches_start_late(objects: int) -> None:
+    task = make(objects=objects)
+    batch = task.transfer(task.synthetic(4, seed=0), CPU)
+    assert batch["start"][:, -1].tolist() == [0, 2, 0, 2]
+    assert (batch["start"][:, :-1] == 0).all()
+    for sample, slot in np.ndindex(4, objects):
+        own, start = batch["masks"][sample] == slot + 1, int(batch["start"][sample, slot])
+        assert not own[:start].any()
+        assert torch.equal(own[start], batch["first_masks"][sample, slot].bool())
+    assert batch["first_masks"][:, -1].flatten(1).any(1).all()
 
 
 def test_wrong_outputs_are_named() -> None:
@@ -607,6 +628,24 @@ def test_masks_are_given_to_the_stream_where_they_begin(monkeypatch: pytest.Monk
     make({"starts": (0, 3)}, eval_batch=7).evaluate(model, CPU)
     assert [number for number, told in streams[0].calls if told] == [0, 3]
     assert len(streams[0].calls) == 8
+
+
+def test_probabilities_come_back_to_the_size_of_the_files_with_their_corners_on_its_corners() -> None:
+    """Four times as large: four pixels for each. Were the outermost pixels' centres held together, borders would shift by one."""
+    config = VOSConfig(data="davis", image_size=32, eval_size=16, patch_multiple=1)
+    clips = evaluation.read_clips(config, Squares("test", 64, 128, 2), [0])
+    small = torch.zeros(16, 32, dtype=torch.int64)
+    small[:, 5:], small[3:6, 28:] = 1, 2
+
+    class Known(nn.Module):
+        def forward(self, frames: torch.Tensor, first_masks: torch.Tensor, start: torch.Tensor) -> dict:
+            return {"logits": 9 * F.one_hot(small, 3).permute(2, 0, 1).float().expand(1, 2, -1, -1, -1)}
+
+    labels = evaluation.follow(Known().eval(), clips, CPU).labels[0, 1]
+    expected = np.kron(small.numpy(), np.ones((4, 4)))
+    rounded = np.zeros((64, 128), bool)  # bilinear resizing rounds the corners of the part within
+    rounded[10:14, 110:114] = rounded[22:26, 110:114] = True
+    np.testing.assert_array_equal(labels[~rounded], expected[~rounded])
 
 
 def test_a_broken_model_is_named() -> None:

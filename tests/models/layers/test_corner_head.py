@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.layers.corner_head import CornerHead, corner_head_flops
@@ -49,6 +50,28 @@ def test_towers_shrink_by_halves_and_are_not_shared():
     assert not torch.allclose(module.scores(features, "tl"), module.scores(features, "br"))
     assert module(features).shape == (2, 4)
     assert not any("coordinates" in name for name in module.state_dict())
+
+
+def test_a_tower_is_convolution_norm_and_relu_four_times_and_a_last_convolution():
+    module = randomise(head()).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, buffer in module.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.2)
+    features = torch.randn(2, 16, 6, 6, generator=generator)
+    weights = module.state_dict()
+    for corner in ("tl", "br"):
+        x = features
+        for layer in (1, 2, 3, 4):
+            name = f"conv{layer}_{corner}"
+            x = F.conv2d(x, weights[f"{name}.0.weight"], weights[f"{name}.0.bias"], padding=1)
+            statistics = (weights[f"{name}.1.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+            x = F.batch_norm(x, *statistics)
+            assert (x < 0).any()
+            x = x.clamp(min=0)
+        expected = F.conv2d(x, weights[f"conv5_{corner}.weight"], weights[f"conv5_{corner}.bias"])[:, 0]
+        assert expected.std() > 0
+        torch.testing.assert_close(module.scores(features, corner), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_every_weight_is_read():

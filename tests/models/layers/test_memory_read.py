@@ -2,10 +2,12 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.layers.memory_read import TOPK_IMPLEMENTATIONS, MemoryRead, shared_subset
+from models.layers import memory_read
+from models.layers.memory_read import TOPK_IMPLEMENTATIONS, MemoryRead, attend_frames, shared_subset
 
 TOPK = [
     pytest.param(MemoryRead("topk", 5, scope, implementation), id=f"{scope}-{implementation}")
@@ -166,6 +168,40 @@ def test_usage_carries_no_gradient_and_leaves_that_of_the_output():
         (mine,) = torch.autograd.grad(out.sum(), queries, retain_graph=True)
         (plain,) = torch.autograd.grad(read(queries, keys, values, 3).out.sum(), queries)
         torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("read", "frames", "columns"),
+    [
+        (MemoryRead(), 3, 3),
+        (MemoryRead("shared-subset"), 5, 5),
+        (MemoryRead("topk", 5, "all", "mask"), 3, 3),
+        (MemoryRead("topk", 5, "all", "scatter"), 3, 0),
+        *((MemoryRead("flex"), frames, columns) for frames, columns in [(1, 16), (9, 16), (16, 16), (17, 32)]),
+    ],
+)
+def test_how_many_columns_the_usage_takes(monkeypatch, read, frames, columns):
+    """As many as are told, zeros beyond the last frame's; what is compiled, in ``flex``, is the same at most T."""
+    seen = []
+
+    def attention(queries, keys, values, **options):
+        seen.append((queries, keys, values))
+        return F.scaled_dot_product_attention(queries, keys, values, scale=options["scale"])
+
+    def read_out(queries, keys, values, frames, columns, ignored=None):
+        return attend_frames(queries, keys, values, frames, columns, attention)
+
+    monkeypatch.setattr(memory_read, "attend_frames", read_out)
+    queries, keys, values = tensors(frames)
+    _, usage = read(queries, keys, values, frames, usage=True)
+    assert usage.shape == (2, frames)
+    assert read.columns(frames) == columns
+    assert [[part.shape[-1] for part in parts] for parts in seen] == ([[8 + columns] * 3] if columns else [])
+    for parts in seen:
+        assert not parts[0][..., 8:].any()
+        assert not parts[1][..., 8:].any()
+        assert (parts[2][..., 8 : 8 + frames].sum((-1, -2)) == parts[2].shape[2] - 12).all()
+        assert not parts[2][..., 8 + frames :].any()
 
 
 @pytest.mark.parametrize("read", READS)
