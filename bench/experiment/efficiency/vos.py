@@ -408,7 +408,8 @@ def _flops(label: str, mode: str, sizes: Sizes) -> int:
         return 2 * tokens * (1 + frames) * tokens * WIDTH
     if (label, mode) == ("parts", "selection"):
         return HEADS * tokens * frames * tokens  # scores that it searches: no FLOPs, but its time grows with them
-    return int(_read_out(label, "full" if mode in ("usage", "eager") else mode, topk).flops(tokens, frames, WIDTH))
+    read = _read_out(label, "full" if mode in ("usage", "eager") else mode, topk)
+    return int(read.flops(tokens, frames, WIDTH, HEADS if mode == "usage" else 0))
 
 
 def _build(options: Mapping[str, Any]) -> nn.Module:
