@@ -58,9 +58,9 @@ def find_or_train(session: Session, given: Path | None = None) -> dict[str, Tens
         task.prepare(report)
     cached = session.cache_dir / FOLDER / _key(session, task)
     if not _finished(folder):
-        for source in filter(None, (given, cached)):
-            if _is_sound(source):
-                session.console.say(f"Pretrained weights: from {source}.")
+        for source, name in ((given, "the comparison"), (cached, "the cache")):
+            if source is not None and _is_sound(source):
+                session.console.say(f"Pretrained weights: from {name}.")
                 _copy(source, folder)
                 break
         else:
