@@ -24,7 +24,8 @@ SampleRecord = dict[str, Any]
 
 ``sample`` is a string that names the sample in every run alike, so that runs can be paired by it. The other values are
 numbers, one per metric; a metric that is undefined for the sample is left out, never NaN. Of a pooled metric it is a
-mapping: part -> ``[numerator, denominator]``, such as class -> ``[intersection, union]``.
+mapping: part -> ``[numerator, denominator]``, such as class -> ``[intersection, union]``; of a metric over class counts,
+class -> ``[hits, true, predicted]``.
 """
 
 
@@ -42,10 +43,17 @@ class Metric(NamedTuple):
     note: str = ""
     """What a reader must know to trust the number: definition, backbone, input range."""
     aggregate: str = "mean"
-    """What stands for a run, over the samples that have the metric: ``mean``, ``median`` or ``pooled`` (a quotient of sums over
-    all samples, in percent, averaged over the parts: the mean IoU of a data set)."""
+    """What stands for a run, over the samples that have the metric: ``mean``, ``median``, ``pooled`` (a quotient of sums over
+    all samples, in percent, averaged over the parts: the mean IoU of a data set) or a definition of `bench.class_counts`."""
     group: str = ""
     """Heading of the table of its own that it stands in with others of its kind; empty: the first one."""
+    of: str = ""
+    """Key in the record that several metrics are computed from; empty: its own name."""
+
+    @property
+    def key(self) -> str:
+        """Where a record holds what the metric is computed from."""
+        return self.of or self.name
 
 
 class Symmetry(NamedTuple):
@@ -54,6 +62,15 @@ class Symmetry(NamedTuple):
     name: str
     apply: Any
     """``apply(batch, generator) -> batch``: the changed copy."""
+
+
+class Causality(NamedTuple):
+    """An order of frames: frame t of an output may depend on what belongs to frames up to t alone."""
+
+    output: str
+    """Name of the output, [B, F, ...]."""
+    change_from: Any
+    """``change_from(batch, other, frame) -> batch``: the copy with all that belongs to frames from `frame` on taken from `other`."""
 
 
 class Gate(NamedTuple):
@@ -96,10 +113,9 @@ class Task(Protocol):
     elsewhere that the training loss reads), ``fingerprints()`` (split -> digest of the data that was found, wherever it
     lies), ``evaluation_batch`` (samples in one evaluation step, fixed for all arms; probes make one of them),
     ``synthetic(batch_size, seed)`` and ``edge_cases(batch_size)`` (random and degenerate legal host batches, for the
-    conformance kit), ``causal`` (pairs of an input field and an output, [B, F, ...] both, whose frame t may depend on frames
-    up to t alone), ``change_from(batch, other, frame)`` (the batch with what else belongs to frames from there on taken from the
-    other), ``pairing`` (what samples whose names share their first two parts have in common, such as ``clip``: tables
-    then also compare arms pair by pair of these), ``gate`` (a `Gate`), ``inference_case(batch_size)`` (host batch on which
+    conformance kit), ``causal`` (each `Causality` that its architectures must keep), ``pairing`` (what samples whose names share
+    their first two parts have in common, such as ``clip``: tables then also compare arms pair by pair of these), ``gate`` (a
+    `Gate`), ``inference_case(batch_size)`` (host batch on which
     inference is timed instead of `worst_case`, how many units one of its samples has, and their name, such as ``frames``),
     ``inference_call(model, inputs)`` (what is timed of it, ready to be called, where that is more or less than ``forward``).
     """

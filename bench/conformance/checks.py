@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance.case import Case, asks_for_target, difference, fail
-from bench.contracts import Batch
+from bench.contracts import Causality
 
 FINITE_BATCHES = 16
 """Random batches on which loss and gradients must be finite, beside the task's edge cases."""
@@ -172,20 +172,18 @@ def _samples_apart(case: Case) -> str:
 
 def _causal(case: Case) -> str:
     """Outputs of a frame do not depend on later frames, where the task says so."""
-    pairs = getattr(case.task, "causal", ())
+    causal: tuple[Causality, ...] = getattr(case.task, "causal", ())
     model, batch, other = case.model(), case.batch(0), case.batch(1)
     plain = case.outputs(model, batch)
-    for name, output in pairs:
-        for frame in range(1, batch[name].shape[1]):
-            changed = {**batch, name: torch.cat([batch[name][:, :frame], other[name][:, frame:]], dim=1)}
-            told: Callable[..., Batch] | None = getattr(case.task, "change_from", None)
-            seen = case.outputs(model, changed if told is None else told(changed, other, frame))
+    for output, change_from in causal:
+        for frame in range(1, plain[output].shape[1]):
+            seen = case.outputs(model, change_from(batch, other, frame))
             gap = difference({output: plain[output][:, :frame]}, {output: seen[output][:, :frame]})
             if gap > TOLERANCE:
                 fail(
-                    f"{output} before frame {frame} change by {gap:.2g} with {name} from there on: read no later frame"
+                    f"{output} before frame {frame} change by {gap:.2g} with what comes from there on: read no later frame"
                 )
-    line = ", ".join(f"{output} of a frame do not change with later {name}" for name, output in pairs)
+    line = ", ".join(f"{output} of a frame do not change with later frames" for output, _ in causal)
     return line or f"task {case.task.name} has no order of frames"
 
 
@@ -249,7 +247,7 @@ def _state_dict(case: Case) -> str:
 
 def _memory(case: Case) -> str:
     """Memory is affine in the batch."""
-    from bench.conformance.live_bytes import peak_live_bytes
+    from bench.engine.live_bytes import peak_live_bytes
 
     def peak(batch_size: int) -> int:
         model, batch = case.model().train(), case.batch(0, batch_size)

@@ -15,13 +15,13 @@ from torch import nn
 from bench import config as configuration
 from bench import registry
 from bench.config import Comparison
-from bench.conformance.live_bytes import TensorMeter
 from bench.contracts import Batch, Task
 from bench.engine import batchfit, latency, probe
 from bench.engine.batchfit import BatchFit, ProbeResult
 from bench.engine.clock import SystemClock
 from bench.engine.flops import triangulate
 from bench.engine.launch import PRELOAD, run_isolated
+from bench.engine.live_bytes import TensorMeter
 from bench.engine.memory import CpuMeter, CudaMeter, MemoryMeter, steady_allocator
 from bench.engine.step import TrainingStep, make_optimizer
 from bench.experiment import resolve
@@ -243,7 +243,7 @@ def fit_batch(
 
 
 def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
-    """Throughput at the largest batch that all arms share and latency of one sample, interleaved; stored once per arm."""
+    """Throughput at the largest batch that all arms share, an evaluation batch at most, and latency of one sample; interleaved."""
     records = {arm.name: session.folder.arm(arm.name) for arm in session.arms}
     if all(record and record["inference"] for record in records.values()):
         return

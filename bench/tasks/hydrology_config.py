@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data.hydrology.spec import SPECS, HydrologySpec
 from bench.errors import UserError
+from bench.tasks.options import is_count, is_number
 
 Count = TypeVar("Count", int, NDArray[np.int64])
 
@@ -90,7 +91,7 @@ class HydrologyConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             smallest = 0 if field.name == "held_out_catchments" else 1
-            if field.type.startswith("int") and value is not None and not _is_count(value, smallest):
+            if field.type.startswith("int") and value is not None and not is_count(value, smallest):
                 raise UserError(f"task.{field.name} must be a whole number of at least {smallest}, got {value!r}")
             if field.type == "bool" and not isinstance(value, bool):
                 raise UserError(f"task.{field.name} must be true or false, got {value!r}")
@@ -133,10 +134,10 @@ class HydrologyConfig:
             )
 
     def _check_masks(self) -> None:
-        if not (_is_number(self.mask_ratio) and 0 < self.mask_ratio < 1):
+        if not (is_number(self.mask_ratio) and 0 < self.mask_ratio < 1):
             raise UserError(f"task.mask_ratio must be between 0 and 1, got {self.mask_ratio!r}")
         for name in ("window_jitter", "missing_modality"):
-            if not (_is_number(getattr(self, name)) and 0 <= getattr(self, name) < 1):
+            if not (is_number(getattr(self, name)) and 0 <= getattr(self, name) < 1):
                 raise UserError(f"task.{name} must be at least 0 and less than 1, got {getattr(self, name)!r}")
         if self.missing_modality and len(self.modalities) == 1:
             raise UserError("task.missing_modality must be 0: there is only one modality, and a sample never lacks all")
@@ -236,14 +237,6 @@ def usual_units(data: str) -> dict[str, str]:
         return {}
     module = import_module(f"bench.data.hydrology.{data.replace('-', '_')}")
     return {name: series.unit for name, series in module.SERIES.items()}
-
-
-def _is_count(value: Any, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_of(field: str, value: str, known: Collection[str]) -> None:

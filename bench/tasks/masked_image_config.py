@@ -10,6 +10,7 @@ from typing import Any
 from bench.data import scenes
 from bench.data.image_folder import AUGMENTS
 from bench.errors import UserError
+from bench.tasks.options import is_count
 
 DATA = ("scenes", "folder")
 PROBE_LABELS = ("composition", "shape")
@@ -65,10 +66,10 @@ class MaskedImageConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_images"):
-                if not (_is_count(value, 0) or (value is None and "None" in field.type)):
+                if not (is_count(value, 0) or (value is None and "None" in field.type)):
                     null = ", or null for all" if "None" in field.type else ""
                     raise UserError(f"task.{field.name} must be a whole number{null}, got {value!r}")
-            elif field.type == "int" and not _is_count(value, 1):
+            elif field.type == "int" and not is_count(value, 1):
                 raise UserError(f"task.{field.name} must be a whole number of at least 1, got {value!r}")
             elif field.type == "bool" and not isinstance(value, bool):
                 raise UserError(f"task.{field.name} must be true or false, got {value!r}")
@@ -127,10 +128,6 @@ class MaskedImageConfig:
             wanted[split] = -(-(self.image_limit(split) or 0) // views)
         counts = {f"{split}_scenes": max(SCENES[split], count) for split, count in wanted.items()}
         return scenes.SceneSpec(image_size=self.image_size, train_views=TRAIN_VIEWS, test_views=TEST_VIEWS, **counts)
-
-
-def _is_count(value: Any, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
 
 
 PRESETS: dict[str, MaskedImageConfig] = {

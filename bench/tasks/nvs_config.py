@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Any
 
 from bench.data import scenes
 from bench.errors import UserError
 from bench.metrics import perceptual
+from bench.tasks.options import is_count, is_number
 
 DATA = ("scenes", "re10k", "objects", "transforms")
 FRAMES = ("auto", "none", "inputs", "sample")
@@ -106,10 +106,10 @@ class NVSConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_scenes"):
-                if value is not None and not _is_count(value, 0):
+                if value is not None and not is_count(value, 0):
                     raise UserError(f"task.{field.name} must be a whole number, or null for all, got {value!r}")
             elif "int" in field.type and not field.type.startswith("tuple"):
-                if not (_is_count(value, 1) or (value is None and "None" in field.type)):
+                if not (is_count(value, 1) or (value is None and "None" in field.type)):
                     raise UserError(f"task.{field.name} must be a whole number of at least 1, got {value!r}")
             elif field.type == "str | None" and value == "":
                 raise UserError(f"task.{field.name} is empty: give a path, or null for none")
@@ -137,7 +137,7 @@ class NVSConfig:
                     raise UserError(f"task.{name}: only {data} has it, task.data is {self.data}; leave it out")
         if self.min_gap > self.max_gap:
             raise UserError(f"task.min_gap must be at most task.max_gap, {self.max_gap}, got {self.min_gap}")
-        if not (_is_number(self.field_of_view) and 0 < self.field_of_view < 180):
+        if not (is_number(self.field_of_view) and 0 < self.field_of_view < 180):
             raise UserError(f"task.field_of_view must be between 0 and 180 degrees, got {self.field_of_view!r}")
         if self.clean_evaluation and self.evaluation_index is None:
             raise UserError(
@@ -150,7 +150,7 @@ class NVSConfig:
         fewest, extra = self.min_input_views, self.extra_input_views
         if fewest is not None and fewest > self.input_views:
             raise UserError(f"task.min_input_views must be at most task.input_views, {self.input_views}, got {fewest}")
-        if not all(_is_count(count, 1) for count in extra) or len({self.input_views, *extra}) <= len(extra):
+        if not all(is_count(count, 1) for count in extra) or len({self.input_views, *extra}) <= len(extra):
             raise UserError(
                 f"task.extra_input_views must be different whole numbers of at least 1, other than task.input_views, "
                 f"{self.input_views}, got {list(extra)}"
@@ -159,7 +159,7 @@ class NVSConfig:
     def _check_loss(self) -> None:
         kind, weight = self.perceptual_loss, self.perceptual_loss_weight
         _one_of("perceptual_loss", kind, PERCEPTUAL_LOSSES)
-        if weight is not None and not (_is_number(weight) and 0 <= weight < float("inf")):
+        if weight is not None and not (is_number(weight) and 0 <= weight < float("inf")):
             raise UserError(f"task.perceptual_loss_weight must be 0 or more, got {weight!r}")
         if kind == "none" and weight:
             raise UserError(
@@ -203,14 +203,6 @@ class NVSConfig:
             train_views=max(TRAIN_VIEWS, self.input_views + max(self.target_views, self.eval_targets)),
             test_views=max(TEST_VIEWS, max((self.input_views, *self.extra_input_views)) + self.eval_targets),
         )
-
-
-def _is_count(value: Any, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_of(field: str, value: str, known: Collection[str]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Gate, SampleRecord, Symmetry
+from bench.contracts import Causality, Gate, SampleRecord, Symmetry
 from bench.data.video.clips import sample_name
 from bench.errors import UserError
 from bench.tasks import vos_batches as batches
@@ -58,7 +58,7 @@ class VideoObjectSegmentation:
     input_fields = ("frames", "first_masks", "start")
     target_fields = ("masks",)
     symmetries: tuple[Symmetry, ...] = ()
-    causal = (("frames", "logits"),)
+    causal = (Causality("logits", batches.change_from),)
     pairing = "clip"
     gate = Gate(metric="j", reference="copy-first", margin=20.0)
 
@@ -119,11 +119,6 @@ class VideoObjectSegmentation:
     def synthetic(self, batch_size: int, seed: int) -> Batch:
         """Host batch like `collate`'s, of random frames, some objects of which start late; reads no data."""
         return batches.synthetic(self.config, batch_size, seed, late=True)
-
-    def change_from(self, batch: Batch, other: Batch, frame: int) -> Batch:
-        """`batch` with the first masks of objects that start at `frame` or later taken from `other`."""
-        later = (batch["start"] >= frame)[..., None, None]
-        return {**batch, "first_masks": torch.where(later, other["first_masks"], batch["first_masks"])}
 
     def edge_cases(self, batch_size: int) -> dict[str, Batch]:
         """Legal but degenerate host batches, by name."""

@@ -213,6 +213,16 @@ def synthetic(
     }
 
 
+def change_from(batch: Batch, other: Batch, frame: int) -> Batch:
+    """`batch` with the frames from `frame` on, and the first masks of objects that start there, taken from `other`."""
+    later = (batch["start"] >= frame)[..., None, None]
+    return {
+        **batch,
+        "frames": torch.cat([batch["frames"][:, :frame], other["frames"][:, frame:]], dim=1),
+        "first_masks": torch.where(later, other["first_masks"], batch["first_masks"]),
+    }
+
+
 def edge_cases(config: VOSConfig, batch_size: int) -> dict[str, Batch]:
     """Legal but degenerate host batches, by name."""
     cases = {

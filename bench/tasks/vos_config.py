@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
-from bench.data.video.spec import FACTORS, VideoSpec
+from bench.data.video.spec import ClipOptions, VideoSpec
 from bench.errors import UserError
+from bench.tasks.options import is_count, is_number
+from bench.tasks.video_config import SMALL, VideoConfig
 
-DATA = ("embedded", "davis", "davis-2016", "youtube-vos", "images")
-
-OF_SOME = {
-    **dict.fromkeys(
-        ("frames", "factors", "distractors", "occlusion_frames", "drift_rate", "late_objects", "jpeg_quality"),
-        ("embedded",),
-    ),
-    "shifted_clips": ("embedded",),
-    **dict.fromkeys(("eval_size", "patch_multiple", "leave_out"), DATA[1:]),
-    "resolution": ("davis", "davis-2016"),
-    "all_frames": ("youtube-vos",),
-    "mask_threshold": ("images",),
-}
-"""Options -> the only data that have them."""
-
-SMALL: dict[str, Any] = {"frames": 24, "occlusion_frames": 5}
-"""What the preset ``small`` says of embedded clips alone; no mistake where the data are others."""
+FILES = ("davis", "davis-2016", "youtube-vos", "images")
 
 ANNOTATED_EVERY = {"youtube-vos": 5}
 """Data -> frames from one with masks to the next, where not all have them."""
@@ -34,42 +20,28 @@ REAL_FRAMES = 24
 
 
 @dataclass(frozen=True)
-class VOSConfig:
-    """Options of the task; every field is one key under ``task:`` in a comparison."""
+class VOSConfig(VideoConfig):
+    """Options of the task; every field is one key under ``task:`` in a comparison.
 
-    data: str = "embedded"
-    """``embedded`` (clips that are rendered on first use), or files under `data_path`: ``davis`` (2017), ``davis-2016`` (all objects
-    as one), ``youtube-vos``, or ``images`` (still images with masks, warped into clips)."""
-    data_path: str | None = None
-    """Folder of the data, unless they are embedded."""
-    image_size: int = 64
-    """Height and width in pixels of training samples, and of embedded clips."""
+    Of `data`, ``davis`` is DAVIS 2017, ``davis-2016`` has all objects as one, ``images`` are still images with masks, warped into
+    clips. `image_size` is that of training samples of any data, `objects` the most that they have.
+    """
+
+    known_data = ("embedded", *FILES)
+    only_of: ClassVar = {
+        **{field.name: ("embedded",) for field in fields(ClipOptions) if field.name not in ("image_size", "objects")},
+        "shifted_clips": ("embedded",),
+        **dict.fromkeys(("eval_size", "patch_multiple", "leave_out"), FILES),
+        "resolution": ("davis", "davis-2016"),
+        "all_frames": ("youtube-vos",),
+        "mask_threshold": ("images",),
+    }
+
     clip_frames: int = 4
     """Frames of a training sample; the first one is given."""
     max_gap: int = 2
     """Most frames from one of a training sample to the next: each gap is drawn from 1 to this. ``youtube-vos`` has masks in every 5th
     frame: there it is drawn from 1 to a fifth of this, at least 1, and counts frames with masks."""
-    objects: int = 2
-    """Objects of a training sample at most, and of an embedded clip."""
-    frames: int = 10
-    """``embedded`` only: frames of a clip."""
-    factors: tuple[str, ...] = FACTORS
-    """``embedded`` only: what makes clips hard, one factor an evaluated clip in turn; each is scored apart too."""
-    distractors: int = 2
-    """``embedded`` only: look-alikes in a clip with distractors."""
-    occlusion_frames: int = 2
-    """``embedded`` only: frames for which a clip with occlusion hides its largest target wholly."""
-    drift_rate: float = 1.0
-    """``embedded`` only: how far looks change within a clip with drift; 0: nowhere."""
-    late_objects: float = 0.0
-    """``embedded`` only: share of the clips whose last target enters in the middle."""
-    jpeg_quality: int = 0
-    """``embedded`` only: 1..95: frames pass through JPEG of this quality; 0: not at all."""
-    train_clips: int | None = 600
-    """Clips of the split: so many are rendered; of real video at most so many, the first ones; null: all there are (real video
-    only)."""
-    validation_clips: int | None = 60
-    test_clips: int | None = 100
     shifted_clips: int = 40
     """``embedded`` only: clips with patterns of kinds that occur in no other split; the final evaluation tells J of them too. 0: none."""
     eval_batch: int = 10
@@ -94,67 +66,38 @@ class VOSConfig:
 
     def __post_init__(self) -> None:
         """Raise `UserError` on the first field that is out of range."""
-        if self.data not in DATA:
-            raise UserError(f"task.data must be one of {', '.join(DATA)}, got {self.data!r}")
-        for name in ("factors", "leave_out"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "leave_out", tuple(self.leave_out))
         for name in ("image_size", "clip_frames", "max_gap", "objects", "eval_batch", "eval_size", "patch_multiple"):
             smallest = {"clip_frames": 2, "image_size": 16, "eval_size": 16}.get(name, 1)
-            if not _is_count(getattr(self, name), smallest):
+            if not is_count(getattr(self, name), smallest):
                 raise UserError(
                     f"task.{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}"
                 )
         if self.objects > 254:
             raise UserError(f"task.objects must be at most 254, as masks are bytes, got {self.objects}")
-        self._check_owners()
-        self._check_embedded() if self.embedded else self._check_real()
+        super().__post_init__()
         for name in ("ce_start", "ce_end", "ce_fraction"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise UserError(f"task.{name} must be a number from 0 to 1, got {value!r}")
         if self.ce_start > self.ce_end:
             raise UserError(f"task.ce_end must not lie before task.ce_start, {self.ce_start}, got {self.ce_end}")
         if self.ce_fraction == 0:
             raise UserError("task.ce_fraction must be above 0: no pixel would be learned from; 1 keeps all")
 
-    def _check_owners(self) -> None:
-        """Nothing is said of what the data do not have; defaults and presets are there in any case."""
-        for name, owners in OF_SOME.items():
-            default = type(self).__dataclass_fields__[name].default
-            if self.data not in owners and getattr(self, name) not in (default, SMALL.get(name, default)):
-                raise UserError(
-                    f"task.{name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out"
-                )
-
     def _check_embedded(self) -> None:
-        if self.data_path is not None:
-            raise UserError(
-                f"task.data_path is {self.data_path!r}, but task.data: embedded renders its own; set task.data to "
-                f"{', '.join(DATA[1:-1])} or {DATA[-1]}"
-            )
-        for name in ("train_clips", "validation_clips", "test_clips"):
-            if getattr(self, name) is None:
-                raise UserError(f"task.{name} must be a whole number: task.data: embedded has no end")
-        if not _is_count(self.shifted_clips, 0):
+        if not is_count(self.shifted_clips, 0):
             raise UserError(f"task.shifted_clips must be a whole number, got {self.shifted_clips!r}")
-        try:
-            spec = self.video_spec
-        except UserError as error:
-            raise UserError(str(error).replace("video.", "task.", 1)) from None
-        if self.clip_frames > spec.frames:
+        super()._check_embedded()
+        if self.clip_frames > self.frames:
             raise UserError(f"task.clip_frames must be at most task.frames, {self.frames}, got {self.clip_frames}")
 
-    def _check_real(self) -> None:
-        if self.mask_threshold is not None and not (_is_count(self.mask_threshold, 1) and self.mask_threshold <= 255):
+    def _check_files(self) -> None:
+        if self.mask_threshold is not None and not (is_count(self.mask_threshold, 1) and self.mask_threshold <= 255):
             raise UserError(
                 f"task.mask_threshold must be a whole number from 1 to 255, or null, got {self.mask_threshold!r}"
             )
-        if self.data_path == "":
-            raise UserError("task.data_path is empty: give a folder, or null for none")
-        for name in ("train_clips", "validation_clips", "test_clips"):
-            value = getattr(self, name)
-            if value is not None and not _is_count(value, 1):
-                raise UserError(f"task.{name} must be a whole number of at least 1, or null for all, got {value!r}")
+        super()._check_files()
         if self.image_size % self.patch_multiple:
             raise UserError(
                 f"task.patch_multiple must divide task.image_size, {self.image_size}, got {self.patch_multiple}: choose another"
@@ -167,16 +110,10 @@ class VOSConfig:
         return ("train", "validation", "test", *shifted)
 
     @property
-    def embedded(self) -> bool:
-        """Whether clips are rendered: all of one size and length, and nothing is resized."""
-        return self.data == "embedded"
-
-    @property
     def video_spec(self) -> VideoSpec:
         """The rendered clips that these options need."""
-        ours = {field.name for field in fields(self)}
-        given = {field.name: getattr(self, field.name) for field in fields(VideoSpec) if field.name in ours}
-        return VideoSpec(**given | {"shifted_clips": self.shifted_clips or 1})
+        spec = super().video_spec
+        return replace(spec, shifted_clips=self.shifted_clips) if self.shifted_clips else spec
 
     @property
     def annotated_gap(self) -> int:
@@ -192,20 +129,11 @@ class VOSConfig:
         """What an architecture must be built for."""
         return {"image_size": self.image_size}
 
-    def clip_limit(self, split: str) -> int | None:
-        """Most clips of a split, None for all of them and for splits without an option."""
-        limit: int | None = getattr(self, f"{split}_clips", None)
-        return limit
-
-
-def _is_count(value: Any, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
-
 
 PRESETS: dict[str, VOSConfig] = {
     # All pixels to the end: in a few hundred steps from scratch the hardest ones alone teach nothing (J 17 instead of 60 to 82).
     "tiny": VOSConfig(ce_start=1.0, ce_end=1.0),
-    "small": VOSConfig(image_size=128, clip_frames=6, max_gap=3, train_clips=2000, **SMALL),
+    "small": VOSConfig(**SMALL, clip_frames=6, max_gap=3, train_clips=2000),
     "paper": VOSConfig(
         data="davis",
         image_size=384,

@@ -37,8 +37,11 @@ def scores(task: Tracking, model: torch.nn.Module, **how) -> dict[str, float]:
     ("options", "line"),
     [
         ({"data": "otb"}, "task.data must be one of embedded, got10k, lasot, got 'otb'"),
-        ({"data_path": "there"}, "task.data_path is 'there', but task.data: embedded makes its own; set task.data to"),
-        ({"data": "lasot", "data_path": ""}, "task.data_path is empty: give the folder of the data"),
+        (
+            {"data_path": "there"},
+            "task.data_path is 'there', but task.data: embedded renders its own; set task.data to got10k or lasot",
+        ),
+        ({"data": "lasot", "data_path": ""}, "task.data_path is empty: give a folder, or null for none"),
         (
             {"data": "lasot", "frames": 12},
             "task.frames is an option of embedded alone, but task.data is lasot; leave it out",

@@ -1,8 +1,9 @@
-"""Clips of squares that move, and models of the task whose answers are known."""
+"""Clips of squares that move, the task on them, and models of it whose answers are known."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from bench.data.video.clips import VOID, ClipInfo
 from bench.metrics import masked
+from bench.tasks.vos import VideoObjectSegmentation, VOSConfig
 
+CPU = torch.device("cpu")
 SIZES = {"train": 12, "validation": 4, "test": 7, "shifted": 2}
 COLOURS = np.array([[20, 20, 20], [200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
 """Of background and objects."""
@@ -135,3 +138,15 @@ class Nothing(nn.Module):
         shape = (*frames.shape[:2], start.shape[1], *frames.shape[3:])
         objects = self.value.expand(shape)
         return {"logits": torch.cat([torch.zeros_like(objects[:, :, :1]), objects], 2)}
+
+
+def make(clips: dict | None = None, **options) -> VideoObjectSegmentation:
+    """The task on squares of 32 px in clips of 8 frames."""
+    ours = {"frames": 8, "shifted_clips": 0} if options.get("data", "embedded") == "embedded" else {}
+    config = VOSConfig(**{"image_size": 32, "eval_batch": 3, **ours, **options})
+    return VideoObjectSegmentation(config, Path("nowhere"), lambda split: Squares(split, **(clips or {})))
+
+
+def batch_of(task: VideoObjectSegmentation, count: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
+    draws = np.random.default_rng(seed).integers(0, 2**64, count, np.uint64)
+    return task.collate(np.arange(count) % task.training_size(), draws)

@@ -48,8 +48,8 @@ def sample_name(split: str, info: ClipInfo) -> str:
     return f"{split}/{info.name.replace('/', ':')}"
 
 
-class MaskedVideos(Protocol):
-    """Clips with object masks."""
+class Videos(Protocol):
+    """Clips of frames."""
 
     @property
     def fingerprint(self) -> str:
@@ -70,34 +70,18 @@ class MaskedVideos(Protocol):
     def frames(self, clip: int, which: NDArray[np.integer]) -> NDArray[np.uint8]:
         """RGB [n, H, W, 3] of the frames `which` [n]."""
         ...
+
+
+class MaskedVideos(Videos, Protocol):
+    """Clips with object masks."""
 
     def masks(self, clip: int, which: NDArray[np.integer]) -> NDArray[np.uint8]:
         """[n, H, W] of the annotated frames `which` [n]: 0 background, 1.. objects, 255 void."""
         ...
 
 
-class BoxedVideos(Protocol):
+class BoxedVideos(Videos, Protocol):
     """Clips with the box of one target."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of what was found."""
-        ...
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """Lines that must stand under a table."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def info(self, clip: int) -> ClipInfo:
-        """What is known of clip number `clip`."""
-        ...
-
-    def frames(self, clip: int, which: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """RGB [n, H, W, 3] of the frames `which` [n]."""
-        ...
 
     def boxes(self, clip: int) -> Boxes:
         """The target's boxes in all frames."""

@@ -33,19 +33,15 @@ MIXED = 0.4
 
 
 @dataclass(frozen=True)
-class VideoSpec:
-    """Everything that determines the pixels. Equal specs give equal bytes."""
+class ClipOptions:
+    """What generated clips look like; the options of the video tasks that only their embedded data have are these."""
 
     image_size: int = 64
     """Height and width in pixels."""
+    objects: int = 2
+    """Objects of a clip, the largest of which is the target of `tracking`."""
     frames: int = 10
     """Frames of a clip."""
-    objects: int = 2
-    """Targets of a clip."""
-    train_clips: int = 600
-    validation_clips: int = 60
-    test_clips: int = 100
-    shifted_clips: int = 40
     factors: tuple[str, ...] = FACTORS
     """Names of `FACTORS`. Validation, test and shifted clips have exactly one each, in turn; a training clip mixes them."""
     distractors: int = 2
@@ -58,6 +54,16 @@ class VideoSpec:
     """Share of the clips whose last target enters in the middle; needs two objects."""
     jpeg_quality: int = 0
     """1..95: frames pass through JPEG of this quality; 0: not at all, as a lossless file would keep them."""
+
+
+@dataclass(frozen=True)
+class VideoSpec(ClipOptions):
+    """Everything that determines the pixels. Equal specs give equal bytes."""
+
+    train_clips: int = 600
+    validation_clips: int = 60
+    test_clips: int = 100
+    shifted_clips: int = 40
     seed: int = 0
     """Another seed gives other clips of the same kind."""
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.conformance.live_bytes import peak_live_bytes
 from bench.engine.latency import order
+from bench.engine.live_bytes import peak_live_bytes
 from bench.engine.memory import is_out_of_memory
 from bench.experiment.efficiency.spec import Started, TimedCall
 from bench.experiment.measure import synchronizer

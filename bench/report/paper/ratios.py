@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from bench.report import text
-from bench.report.paper.quantities import over
+from bench.report.paper.quantities import latency, over, quotient
 from bench.stats import Estimate
 from bench.store.efficiency import Call, Count
+
+CLOSE = 0.02
+"""Relative distance below which two ratios are called the same."""
 
 
 def counted_ratio(first: Count | None, second: Count | None, what: str = "training") -> float | None:
@@ -36,9 +40,11 @@ def agreement(row: Count | None) -> str | None:
     return f"{max(values.count(value) for value in values)} of {len(values)}"
 
 
-def speed(call: Call, seconds: float) -> float:
-    """GFLOP/s that a call came to."""
-    return call.flops / seconds / 1e9
+def speed(call: Call) -> float:
+    """GFLOP/s that a call came to, which was timed."""
+    took = latency(call)
+    assert took is not None
+    return call.flops / (took.value / 1e3) / 1e9
 
 
 def beside(measured: Estimate | None, flops: float | None) -> str:
@@ -46,6 +52,36 @@ def beside(measured: Estimate | None, flops: float | None) -> str:
     if measured is None or flops is None or measured.interval is None or measured.interval.contains(flops):
         return ""
     return "above" if measured.value > flops else "below"
+
+
+class Apart(NamedTuple):
+    """A measured ratio of two calls that is not the one by FLOPs."""
+
+    measured: Estimate
+    flops: float
+    side: str
+    """Where the measured one lies: ``above`` or ``below``."""
+    speeds: tuple[float, float]
+    """GFLOP/s of either call."""
+
+    def told(self, first: str, second: str) -> str:
+        """What was measured, beside what FLOPs say, with the speeds of the calls by their names."""
+        return (
+            f"{shown(self.measured)} measured, {self.side} the {self.flops:.2f} by FLOPs, as {first} came to "
+            f"{self.speeds[0]:.0f} GFLOP/s and {second} to {self.speeds[1]:.0f}"
+        )
+
+
+def apart(first: Call | None, second: Call | None) -> Apart | None:
+    """What keeps the measured ratio of two calls from the one by FLOPs; None where they are the same, or one was not timed."""
+    measured = quotient(first, second)
+    if first is None or second is None or measured is None:
+        return None
+    flops = first.flops / second.flops
+    side = beside(measured, flops)
+    if not side or abs(measured.value / flops - 1) < CLOSE:
+        return None
+    return Apart(measured, flops, side, (speed(first), speed(second)))
 
 
 def shown(measured: Estimate) -> str:

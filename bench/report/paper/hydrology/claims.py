@@ -29,22 +29,19 @@ from bench.report.paper.hydrology.quantities import (
     tokens,
 )
 from bench.report.paper.layout import Column, PaperTable, as_printed, number, whole
-from bench.report.paper.quantities import Theirs, latency, quotient, sources
+from bench.report.paper.quantities import Theirs, quotient, sources
 from bench.report.paper.ratios import (
-    beside,
+    apart,
     counted_ratio,
     fewer,
     gflop,
     show_ratio,
     shown,
-    speed,
 )
 from bench.store.efficiency import Efficiency
 
 APART = 15
 """Percentage points by which the shares of attention must differ, or two speeds cannot be told from two times."""
-CLOSE = 0.02
-"""Relative distance below which two ratios are called the same."""
 
 
 def claims(efficiency: Efficiency, published: Theirs) -> PaperTable:
@@ -135,20 +132,16 @@ def _explained(
         for label in labels:
             found = group(efficiency, mode, count_of_days)
             mae, other = (timed(efficiency, mode, count_of_days, name) for name in (MAE, label))
-            measured = quotient(mae, other)
-            if found is None or mae is None or other is None or measured is None:
-                continue
-            by_flops = mae.flops / other.flops
-            side = beside(measured, by_flops)
-            if not side or abs(measured.value / by_flops - 1) < CLOSE:
+            ratio = apart(mae, other)
+            if found is None or mae is None or other is None or ratio is None:
                 continue
             plural = "" if count_of_days == 1 else "s"
-            pace = [speed(call, took.value / 1e3) for call in (mae, other) if (took := latency(call)) is not None]
             sentence = (
-                f"{mode.capitalize()}, {count_of_days} day{plural}, {NAMES[label]}: {shown(measured)} measured, {side} the "
-                f"{by_flops:.2f} that FLOPs say, as MAE came to {pace[0]:.0f} GFLOP/s and the other to {pace[1]:.0f}"
+                f"{mode.capitalize()}, {count_of_days} day{plural}, {NAMES[label]}: {shown(ratio.measured)} measured, {ratio.side} "
+                f"the {ratio.flops:.2f} that FLOPs say, as MAE came to {ratio.speeds[0]:.0f} GFLOP/s and the other to "
+                f"{ratio.speeds[1]:.0f}"
             )
-            if mode == "decoder" and side == "above":
+            if mode == "decoder" and ratio.side == "above":
                 attention = [attention_flops(call.label, found) for call in (mae, other)]
                 shares = [100 * part / call.flops for part, call in zip(attention, (mae, other), strict=True)]
                 executed = (mae.flops + attention[0] / 6) / (other.flops + attention[1] / 6)
@@ -162,7 +155,7 @@ def _explained(
                         f": {rate[0]:.0f} GFLOP/s in linear layers and {rate[1]:.0f} in attention, whose heads are "
                         f"{found.sizes['width'] // HEADS} wide, would give both times"
                     )
-            elif side == "below":
+            elif ratio.side == "below":
                 sentence += ": what FLOPs leave out (norms, GELU, copies, calls) weighs more in the smaller one"
             sentence += "."
             said.append(sentence)

@@ -64,7 +64,7 @@ def _times(efficiency: Efficiency) -> PaperTable:
                         value=took.value / 1e3,
                         interval=took.interval and type(took.interval)(*(end / 1e3 for end in took.interval)),
                     ),
-                    "speed": None if took is None else speed(call, took.value / 1e3),
+                    "speed": None if took is None else speed(call),
                     "memory": None if taken is None else taken / 2**20,
                     "load": made.load,
                 }

@@ -64,10 +64,9 @@ def _training(efficiency: Efficiency, published: Theirs) -> PaperTable:
         )
         side = beside(measured, by_flops)
         if side and call is not None and mae_call is not None and measured is not None and by_flops is not None:
-            pace, of_mae = (speed(one, _seconds(one)) for one in (call, mae_call))
             remarks.append(
-                f"{NAMES[design]}: {shown(measured)} measured, {side} the {by_flops:.2f} by FLOPs: it came to {pace:.0f} "
-                f"GFLOP/s, MAE to {of_mae:.0f}."
+                f"{NAMES[design]}: {shown(measured)} measured, {side} the {by_flops:.2f} by FLOPs: it came to "
+                f"{speed(call):.0f} GFLOP/s, MAE to {speed(mae_call):.0f}."
             )
     columns = (
         Column("design", "design"),
@@ -104,13 +103,6 @@ def _gradients(row: Count | None) -> str:
 def _of(call: Call | None) -> str:
     taken = memory(call)
     return "" if taken is None else f" {taken / 2**20:,.0f}"
-
-
-def _seconds(call: Call) -> float:
-    """Seconds of a call that was timed."""
-    took = latency(call)
-    assert took is not None
-    return took.value / 1e3
 
 
 def _attention(design: str) -> float:

@@ -9,14 +9,12 @@ from bench.report.paper.claims_table import Verdict, claims_table, counted, unte
 from bench.report.paper.layout import Column, PaperTable, as_printed, number
 from bench.report.paper.published import Published
 from bench.report.paper.quantities import Theirs, latency, memory, over, quotient, sources
-from bench.report.paper.ratios import agreement, beside, show_ratio, shown, speed
+from bench.report.paper.ratios import agreement, apart, show_ratio
 from bench.report.paper.tracking.quantities import LABELS, MODES, call, count, here, name
 from bench.store.efficiency import Call, Efficiency
 
 LAST_WIDTHS = {"cvt-21": 384, "cvt-w24": 1024, "tiny": 96}
 """Channels of the last stage."""
-CLOSE = 0.02
-"""Relative distance below which two ratios are called the same."""
 
 
 def tables(efficiency: Efficiency, published: Theirs) -> list[PaperTable]:
@@ -136,23 +134,15 @@ def _times(efficiency: Efficiency, published: Theirs) -> PaperTable:
 
 def _explained(title: str, full: Call | None, made: Call) -> list[str]:
     """Why a measured ratio is not the one by FLOPs."""
-    measured = quotient(full, made)
-    if full is None or measured is None:
+    found = apart(full, made)
+    if found is None:
         return []
-    by_flops = full.flops / made.flops
-    side = beside(measured, by_flops)
-    if not side or abs(measured.value / by_flops - 1) < CLOSE:
-        return []
-    pace = [speed(each, took.value / 1e3) for each in (full, made) if (took := latency(each)) is not None]
     why = (
         "what FLOPs leave out (norms, depth-wise convolutions of few FLOPs, copies, calls) weighs more in the smaller call"
-        if side == "below"
+        if found.side == "below"
         else "concatenating and splitting pictures, and attention to all of them, are spared as well"
     )
-    return [
-        f"{title}, {MODES['track']}: {shown(measured)} measured, {side} the {by_flops:.2f} by FLOPs, as all at once came to "
-        f"{pace[0]:.0f} GFLOP/s and this to {pace[1]:.0f}: {why}."
-    ]
+    return [f"{title}, {MODES['track']}: {found.told('all at once', 'this')}: {why}."]
 
 
 # ------------------------------------------------------------------------------------------------------------------ claims

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bench.report import text
 from bench.report.paper.published import Published
-from bench.report.paper.quantities import latency, quotient
-from bench.report.paper.ratios import beside, shown, speed
+from bench.report.paper.quantities import quotient
+from bench.report.paper.ratios import apart, shown
 from bench.report.paper.vos.quantities import (
     BLOCKS,
     DENSE,
@@ -20,8 +20,6 @@ from bench.report.paper.vos.quantities import (
 )
 from bench.store.efficiency import Efficiency
 
-CLOSE = 0.02
-"""Relative distance below which two ratios are called the same."""
 REASONS: dict[Method, str] = {
     ("dense", "usage"): "queries, keys and values are copied to be wider",
     ("dense", "eager"): "the matrix is written, read by the softmax, written and read again",
@@ -44,14 +42,10 @@ def differences(efficiency: Efficiency, published: Published) -> list[str]:
         for tokens in TOKENS:
             for frames in FRAMES:
                 dense, call = (operation(efficiency, each, tokens, frames) for each in (DENSE, method))
-                measured = quotient(call, dense)
-                if call is None or dense is None or measured is None:
-                    continue
-                by_flops = call.flops / dense.flops
-                side = beside(measured, by_flops)
-                if side and abs(measured.value / by_flops - 1) >= CLOSE:
+                ratio = apart(call, dense)
+                if ratio is not None:
                     place = f"{tokens} tokens, {frames} frame{'' if frames == 1 else 's'}"
-                    sides.setdefault(side, []).append((measured.value, by_flops, place))
+                    sides.setdefault(ratio.side, []).append((ratio.measured.value, ratio.flops, place))
         for side, found in sides.items():
             said.append(_sentence(NAMES[method], side, found, reason))
     return [*said, *_parts(efficiency), *_crossover(efficiency), *_theirs(efficiency, published)]
@@ -145,23 +139,15 @@ def of_frames(efficiency: Efficiency) -> list[str]:
     for tokens in TOKENS:
         for frames in FRAMES:
             base, read = (frame(efficiency, "dense", mode, tokens, frames) for mode in ("full", "read"))
-            measured = quotient(base, read)
-            if base is None or read is None or measured is None:
+            ratio = apart(base, read)
+            if ratio is None:
                 continue
-            by_flops = base.flops / read.flops
-            side = beside(measured, by_flops)
-            if not side or abs(measured.value / by_flops - 1) < CLOSE:
-                continue
-            pace = [speed(call, took.value / 1e3) for call in (base, read) if (took := latency(call)) is not None]
             why = (
-                "its attention matrix is written out" if side == "above"
+                "its attention matrix is written out" if ratio.side == "above"
                 else "its products over all memory tokens are larger, and what is no FLOP weighs more in the cached one"
             )  # fmt: skip
-            said.append(
-                f"{tokens} tokens, {frames} frame{'' if frames == 1 else 's'}: {shown(measured)} measured, {side} the "
-                f"{by_flops:.2f} by FLOPs, as the published read came to {pace[0]:.0f} GFLOP/s and the cached one to "
-                f"{pace[1]:.0f}: {why}."
-            )
+            place = f"{tokens} tokens, {frames} frame{'' if frames == 1 else 's'}"
+            said.append(f"{place}: {ratio.told('the published read', 'the cached one')}: {why}.")
     return said
 
 
