@@ -20,8 +20,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for top in ("bench", "models", "baselines") for path in (ROOT / top).rglob("*.py"))
 
-COMMON = ("bench", "bench.contracts", "bench.errors")
-"""What every part of bench may import: version and protocol number, contracts, the user's error."""
+COMMON = ("bench", "bench.aggregates", "bench.class_counts", "bench.contracts", "bench.errors")
+"""What every part of bench may import: version and protocol number, what stands for a run, contracts, the user's error."""
 
 SHARED = ("models.layers", "models.reference", "models.convmae")
 """What designs and baselines share: their building blocks, a backbone, and the strict loader of published checkpoints."""
@@ -29,6 +29,8 @@ SHARED = ("models.layers", "models.reference", "models.convmae")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models": SHARED,
     "baselines": SHARED,
+    "bench.aggregates": ("bench.class_counts", "bench.contracts"),
+    "bench.class_counts": (),
     "bench.contracts": (),
     "bench.errors": (),
     "bench.config": COMMON,

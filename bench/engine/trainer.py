@@ -408,6 +408,7 @@ class Trainer:
             "optimizer_batch": self._samples_per_step,
             "stream_sha256": self._loader.digest,
             "aggregates": {metric.name: metric.aggregate for metric in self.task.metrics if metric.aggregate != "mean"},
+            "sources": {metric.name: metric.of for metric in self.task.metrics if metric.of},
             "peak_bytes": self.peak_bytes or None,
             "alloc_retries": self.alloc_retries,
         }

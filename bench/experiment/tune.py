@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.aggregates import aggregate
 from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
 from bench.engine.run import Diverged, OutOfMemory
 from bench.errors import UserError
 from bench.store.files import read_json, write_json
-from bench.store.write import final_metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def search(session: Session, batches: Mapping[str, int]) -> dict[str, float]:
                         f"training.tune.budget: {tune.budget:g} s is less than a step of {arm.name}; give it more"
                     )
                 records = trainer.evaluate_on("validation")
-                score = final_metrics(records, {metric.name: metric.aggregate})[metric.name]
+                score = aggregate([record[metric.key] for record in records if metric.key in record], metric.aggregate)
                 scores[rate] = score if metric.higher_is_better else -score
             except (Diverged, OutOfMemory):
                 pass  # a candidate that fails is out; the run itself deals with a batch that does not fit

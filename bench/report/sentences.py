@@ -16,7 +16,9 @@ POLICIES = {
     "knee": "the smallest batch with at least 95 % of the best samples/s",
     "fixed": "the stated optimizer batch",
 }
-AGGREGATES = {"mean": "", "median": "the median over samples", "pooled": "sums over all samples, then their quotient"}
+AGGREGATES = {"median": "the median over samples", "pooled": "sums over all samples, then their quotient"}
+COUNTED = "pixels of a class are counted over all samples"
+"""Of every definition of `bench.class_counts`."""
 VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}
 
 
@@ -78,7 +80,8 @@ def gate_sentence(summary: Summary) -> str:
 
 def _definition(metric: Metric) -> str:
     """What a metric is, one line; empty where its label says it all."""
-    parts = [metric.note.rstrip("."), AGGREGATES[metric.aggregate]]
+    pooled = "" if metric.aggregate == "mean" else AGGREGATES.get(metric.aggregate, COUNTED)
+    parts = [metric.note.rstrip("."), pooled]
     return f"{metric.label}: {'; '.join(filter(None, parts))}." if any(parts) else ""
 
 

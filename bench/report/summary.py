@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 
 from bench import stats
+from bench.aggregates import Value, aggregate
 from bench.contracts import Gate, Metric
 from bench.stats import Array, Crossover, Estimate, PairedDifference
 from bench.store.read import Arm, Comparison, Run, metric_values
-from bench.store.schema import Evaluation, Measured, Value, aggregate
+from bench.store.schema import Evaluation, Measured
 
 View = Literal["time", "steps", "samples", "flops"]
 VIEWS: tuple[View, ...] = ("time", "steps", "samples", "flops")
@@ -205,7 +206,7 @@ def _summarise_arm(comparison: Comparison, arm: Arm) -> ArmSummary:
     finals: dict[str, dict[int, float]] = {metric.name: {} for metric in comparison.metrics}
     for run in finished:
         for metric in comparison.metrics:
-            values = metric_values(run.result.records, metric.name)
+            values = metric_values(run.result.records, metric.key)
             if values:
                 finals[metric.name][run.seed] = aggregate(list(values.values()), metric.aggregate)
     return ArmSummary(arm, comparison.measured(arm), runs, finals, training_rate(finished))
@@ -230,7 +231,7 @@ def common_samples(comparison: Comparison) -> frozenset[str]:
     shared: frozenset[str] | None = None
     for run in comparison.runs:
         for evaluation in run.evaluations if run.finished else ():
-            names = frozenset(metric_values(evaluation.records, comparison.headline.name))
+            names = frozenset(metric_values(evaluation.records, comparison.headline.key))
             shared = names if shared is None else shared & names
     return shared or frozenset()
 
@@ -256,7 +257,7 @@ def _curve(comparison: Comparison, run: Run, flops_per_sample: float, samples: f
 
 
 def _quality(evaluation: Evaluation, metric: Metric, samples: frozenset[str]) -> float:
-    values = metric_values(evaluation.records, metric.name)
+    values = metric_values(evaluation.records, metric.key)
     return aggregate([value for name, value in values.items() if name in samples], metric.aggregate)
 
 
@@ -303,7 +304,7 @@ def _unit_values(arm: ArmSummary, metric: Metric, seeds: Collection[int]) -> dic
     found: dict[str, dict[int, list[Value]]] = {}
     for run in arm.finished:
         if run.seed in seeds:
-            for sample, value in metric_values(run.result.records, metric.name).items():
+            for sample, value in metric_values(run.result.records, metric.key).items():
                 unit = "/".join(sample.split("/")[:2])
                 found.setdefault(unit, {}).setdefault(run.seed, []).append(value)
     return {

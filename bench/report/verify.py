@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import LEDGER_TOLERANCE
+from bench.aggregates import aggregate
 from bench.errors import UserError
 from bench.report import paper, tables
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
 from bench.store.read import open_comparison
-from bench.store.schema import aggregate
 
 WEIGHTS = "checkpoint.safetensors"
 """May be absent from a published result; its sum stays in the manifest."""
@@ -100,7 +100,8 @@ def _verify_run(run: Path, result: Verification) -> None:
     result.note(last["annealed"], f"{name}: the last evaluation is the annealed one")
     wrong = []
     for metric, value in outcome["final"].items():
-        values = [record[metric] for record in last["records"] if metric in record]
+        key = outcome.get("sources", {}).get(metric, metric)
+        values = [record[key] for record in last["records"] if key in record]
         how = outcome.get("aggregates", {}).get(metric, "mean")
         if not values or not math.isclose(aggregate(values, how), value, rel_tol=1e-9, abs_tol=1e-12):
             wrong.append(metric)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bench import PROTOCOL
+from bench.aggregates import Value
 from bench.contracts import Metric, SampleRecord
 from bench.errors import UserError
 from bench.store.schema import (
@@ -30,7 +31,6 @@ from bench.store.schema import (
     Measured,
     RunRecord,
     Sentinel,
-    Value,
 )
 
 MISSING = "not started"

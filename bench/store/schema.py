@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from bench.aggregates import aggregate
 from bench.contracts import Metric, SampleRecord
 
 SCHEMA = 1
@@ -16,28 +16,6 @@ SCHEMA = 1
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; ``null`` (JSON has no NaN) reads as NaN."""
-
-
-Value = float | Mapping[str, Sequence[float]]
-"""What a sample has of a metric: a number or, of a pooled one, part -> [numerator, denominator]."""
-
-
-def aggregate(values: Collection[Any], how: str = "mean") -> float:
-    """One number for a run from the `Value`s of its samples, as `Metric.aggregate` says; NaN of none.
-
-    ``pooled``: for each part the sum of numerators over the sum of denominators, in percent; their mean over the parts that
-    have any denominator.
-    """
-    if how == "pooled":
-        sums: dict[str, tuple[float, float]] = {}
-        for value in values:
-            for part, (numerator, denominator) in value.items():
-                above, below = sums.get(part, (0.0, 0.0))
-                sums[part] = (above + numerator, below + denominator)
-        values = [100 * above / below for above, below in sums.values() if below]
-    if not values:
-        return math.nan
-    return statistics.median(values) if how == "median" else math.fsum(values) / len(values)
 
 
 class _Record(BaseModel):
@@ -278,9 +256,9 @@ class LearnNothing(_Record):
     def value(self, metric: Metric, samples: Collection[str] | None = None) -> float | None:
         """Of its records (of `samples` only, if given) where it has any, else as it is stored; None without both."""
         values = [
-            record[metric.name]
+            record[metric.key]
             for record in self.records
-            if record.get(metric.name) is not None and (samples is None or record["sample"] in samples)
+            if record.get(metric.key) is not None and (samples is None or record["sample"] in samples)
         ]
         return aggregate(values, metric.aggregate) if values else self.metrics.get(metric.name)
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bench import PROTOCOL
+from bench.aggregates import final_metrics
 from bench.errors import UserError
 from bench.store.files import LineFile, read_json, read_lines, write_bytes, write_json, write_manifest
-from bench.store.schema import aggregate
 
 SCHEMA = 1
 FIGURES = ("curves", "front", "ledger")
@@ -136,7 +136,7 @@ class RunFolder:
         evaluations = read_lines(self.folder / "evals.jsonl")
         final: dict[str, float] = {}
         if evaluations and evaluations[-1]["annealed"]:
-            final = final_metrics(evaluations[-1]["records"], summary.get("aggregates", {}))
+            final = final_metrics(evaluations[-1]["records"], summary.get("aggregates", {}), summary.get("sources", {}))
         write_bytes(self.folder / "checkpoint.safetensors", save(dict(weights)))
         write_json(self.folder / "ledger.json", ledger)
         write_json(
@@ -155,15 +155,6 @@ class RunFolder:
         """Close the logs."""
         self._events.close()
         self._evals.close()
-
-
-def final_metrics(records: Sequence[Mapping[str, Any]], aggregates: Mapping[str, str]) -> dict[str, float]:
-    """Every metric over the records that have it: their mean, unless `aggregates` says otherwise."""
-    names = dict.fromkeys(name for record in records for name in record if name != "sample")
-    return {
-        name: aggregate([record[name] for record in records if name in record], aggregates.get(name, "mean"))
-        for name in names
-    }
 
 
 class ComparisonFolder:

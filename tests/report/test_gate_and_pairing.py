@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.aggregates import aggregate
 from bench.report import plots, tables
 from bench.report.summary import compare, summarise
 from bench.store.read import open_comparison
-from bench.store.schema import aggregate
 from tests.report.fake_store import METRICS, FakeStore
 
 

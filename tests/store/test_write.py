@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.aggregates import final_metrics
 from bench.errors import UserError
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
-from bench.store.write import ComparisonFolder, RunFolder, final_metrics, weights_hash
+from bench.store.write import ComparisonFolder, RunFolder, weights_hash
 
 ARM = {"name": "net.fill", "label": "net", "policy": "fill"}
 
@@ -298,10 +299,10 @@ def test_the_hash_of_weights_sees_names_shapes_and_types() -> None:
 
 
 def test_means_are_over_the_samples_that_have_the_metric() -> None:
-    assert final_metrics(evaluation()["records"], {}) == {"psnr": 25.0, "ssim": 0.5}
-    assert final_metrics([], {}) == {}
+    assert final_metrics(evaluation()["records"], {}, {}) == {"psnr": 25.0, "ssim": 0.5}
+    assert final_metrics([], {}, {}) == {}
     records = [{"sample": f"catchment-{index}", "nse": nse} for index, nse in enumerate((0.8, 0.6, -9.0))]
-    assert final_metrics([*records, {"sample": "window-0", "mse": 2.0}], {"nse": "median"}) == {"nse": 0.6, "mse": 2.0}
+    assert final_metrics([*records, {"sample": "window-0", "mse": 2.0}], {"nse": "median"}, {}) == {"nse": 0.6, "mse": 2.0}
 
 
 def test_a_comparison_folder(tmp_path: Path) -> None:
