@@ -6,9 +6,6 @@ the first pixel. A true box of NaN means that the target is not there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -171,19 +168,6 @@ def lasot(predicted: Values, truth: Values, seen: Flags, *, exclude_absent: bool
         "norm_precision_auc": (normalised[:, None] <= NORMALISED_THRESHOLDS).mean(),
     }
     return {name: 100 * float(value) for name, value in found.items()}
-
-
-def means(metrics: Sequence[Metric], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Each metric over the records that have it: a mean, or the quotient of sums in percent of a pooled one."""
-    found = {}
-    for metric in metrics:
-        values = [record[metric.name] for record in records if metric.name in record]
-        if values and metric.aggregate == "pooled":
-            above, below = np.sum([value["frames"] for value in values], axis=0)
-            found[metric.name] = 100 * float(above) / float(below)
-        elif values:
-            found[metric.name] = float(np.mean(values))
-    return found
 
 
 def _corners(xywh: Values) -> torch.Tensor:

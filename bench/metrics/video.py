@@ -7,7 +7,6 @@ entry a frame. Void pixels must be taken out of both masks first (`without_void`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,20 +139,6 @@ def decay(values: Values) -> float:
     last = len(values) - 1
     first_end, last_start = ((quarter * last + 2) // 4 for quarter in (1, 3))
     return float(np.mean(values[: first_end + 1]) - np.mean(values[last_start:]))
-
-
-def mean_iou(counts: Iterable[Mapping[str, Sequence[int]]]) -> float:
-    """Mean over classes of summed intersection over summed union, in percent; NaN where no class has a union.
-
-    Args:
-        counts: class -> [intersection, union], one mapping a record.
-    """
-    sums: dict[str, NDArray[np.int64]] = {}
-    for record in counts:
-        for name, pair in record.items():
-            sums[name] = sums.get(name, np.zeros(2, np.int64)) + np.asarray(pair, np.int64)
-    shares = [100 * float(i) / float(u) for i, u in sums.values() if u > 0]
-    return float(np.mean(shares)) if shares else math.nan
 
 
 def _check(predicted: Masks, truth: Masks) -> None:

@@ -41,6 +41,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.aggregates import summarise
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.data.draws import of_name
 from bench.data.scenes.shards import write_atomically
@@ -48,7 +49,7 @@ from bench.tasks import hydrology_batches as batches
 from bench.tasks.hydrology_batches import Chosen
 from bench.tasks.hydrology_config import PRESETS, HydrologyConfig, usual_units
 from bench.tasks.hydrology_data import Region, check_generated
-from bench.tasks.hydrology_evaluation import Scorer, best_errors, mean_metrics, metrics_of, output
+from bench.tasks.hydrology_evaluation import Scorer, best_errors, metrics_of, output
 from bench.tasks.hydrology_masks import present_modalities, window_lengths
 from bench.tasks.hydrology_references import REFERENCES
 from bench.tasks.hydrology_source import open_data
@@ -229,7 +230,7 @@ class Hydrology:
             found = []
             for reference, scorer in zip(REFERENCES, scorers, strict=True):
                 records = scorer.window_records(best) + scorer.catchment_records()
-                metrics = mean_metrics(self.metrics, records)
+                metrics = summarise(self.metrics, records)
                 found.append({"name": reference.name, "label": reference.label, "metrics": metrics, "records": records})
             self._references[split] = found
         return self._references[split]

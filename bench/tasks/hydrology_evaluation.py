@@ -11,8 +11,8 @@ of all windows, in physical units; those of catchments that are held out have th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,17 +217,6 @@ def best_errors(rows: Sequence[Sequence[SampleRecord]]) -> dict[str, float]:
         means = [float(np.mean([record[name] for record in records if name in record])) for records in rows]
         if (smallest := min(means)) > 0:
             found[name.removeprefix("mse_")] = smallest
-    return found
-
-
-def mean_metrics(metrics: Sequence[Metric], records: Sequence[SampleRecord]) -> dict[str, float]:
-    """Mean or median over the records that have it, for every metric that some record has."""
-    found: dict[str, float] = {}
-    for metric in metrics:
-        values = [record[metric.name] for record in records if metric.name in record]
-        if values:
-            average: Callable[..., Any] = np.median if metric.aggregate == "median" else np.mean
-            found[metric.name] = float(average(values))
     return found
 
 

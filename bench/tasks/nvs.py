@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.aggregates import summarise
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.errors import UserError
 from bench.metrics import image, perceptual
@@ -259,8 +260,7 @@ class NovelViewSynthesis:
                 return painted.to(device), target.to(device)
 
             records = self._records(split, paint, quick=False)
-            names = [metric.name for metric in self.metrics if metric.name in records[0]]
-            means = {name: float(np.mean([record[name] for record in records])) for name in names}
+            means = summarise(self.metrics, records)
             result.append({"name": reference.name, "label": reference.label, "metrics": means, "records": records})
         return result
 

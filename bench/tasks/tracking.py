@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.aggregates import summarise
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.data import got10k, lasot, video
 from bench.data.video.clips import sample_name
@@ -184,7 +185,7 @@ class Tracking:
                 for clips in self._chosen(split, None)
                 for clip in clips
             ]
-            means = metrics.means(self.metrics, records)
+            means = summarise(self.metrics, records)
             result.append({"name": reference.name, "label": reference.label, "metrics": means, "records": records})
         return result
 

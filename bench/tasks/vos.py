@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.aggregates import summarise
 from bench.contracts import Causality, Gate, SampleRecord, Symmetry
 from bench.data.video.clips import sample_name
 from bench.errors import UserError
@@ -190,7 +191,7 @@ class VideoObjectSegmentation:
                 return evaluation.Followed(np.stack(labels), None)
 
             records = self._records(follow, split)
-            entry = {"name": reference.name, "label": reference.label, "metrics": evaluation.means(records)}
+            entry = {"name": reference.name, "label": reference.label, "metrics": summarise(self.metrics, records)}
             result.append({**entry, "records": records})
         return result
 

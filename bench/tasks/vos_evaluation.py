@@ -225,16 +225,6 @@ def score(
         yield record
 
 
-def means(records: Sequence[SampleRecord]) -> dict[str, float]:
-    """What stands for a run of these records: mean of each metric over those that have it, of IoU the mean over classes."""
-    keys = dict.fromkeys(key for record in records for key in record if key != "sample")
-    found = {key: [record[key] for record in records if key in record] for key in keys}
-    return {
-        key: video.mean_iou(values) if isinstance(values[0], Mapping) else float(np.mean(values))
-        for key, values in found.items()
-    }
-
-
 def _counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_], void: NDArray[np.bool_]) -> dict[str, list[int]]:
     """Class -> [intersection, union] over all frames: the object, and all that is not the object."""
     counts = {}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.aggregates import summarise
 from bench.metrics import tracking
 
 HEIGHT, WIDTH = 60, 80
@@ -67,7 +68,7 @@ def test_got10k_pools_frames_of_all_clips_without_the_first_and_the_absent(seed:
             if seen[frame] and np.isfinite(truth[frame]).all():
                 overlaps.append(slow_iou(slow_clip(predicted[frame]), slow_clip(truth[frame])))
     records = [tracking.got10k(*clip, HEIGHT, WIDTH) for clip in clips]
-    found = tracking.means([tracking.AO, tracking.SR50, tracking.SR75], records)
+    found = summarise([tracking.AO, tracking.SR50, tracking.SR75], records)
     assert found["ao"] == pytest.approx(100 * np.mean(overlaps))
     assert found["sr50"] == pytest.approx(100 * np.mean(np.array(overlaps) > 0.5))
     assert found["sr75"] == pytest.approx(100 * np.mean(np.array(overlaps) > 0.75))
@@ -80,7 +81,7 @@ def test_a_perfect_tracker_scores_20_of_21() -> None:
     assert tracking.lasot(truth, truth, seen)["auc"] == pytest.approx(100 * 20 / 21)
     assert tracking.lasot(truth, truth, seen)["norm_precision_auc"] == 100
     record = tracking.got10k(truth, truth, seen, HEIGHT, WIDTH)
-    assert tracking.means([tracking.AO, tracking.SR75], [record]) == pytest.approx({"ao": 100, "sr75": 100})
+    assert summarise([tracking.AO, tracking.SR75], [record]) == pytest.approx({"ao": 100, "sr75": 100})
 
 
 def test_success_is_strict() -> None:
@@ -109,7 +110,7 @@ def test_nothing_to_score_is_left_out() -> None:
     assert tracking.got10k(np.zeros((2, 4)), truth, ~nothing, HEIGHT, WIDTH) == {}
     assert tracking.lasot(np.zeros((2, 4)), truth, nothing, exclude_absent=True) == {}
     assert tracking.lasot(np.zeros((2, 4)), truth, nothing)["auc"] == 0
-    assert tracking.means([tracking.AO, *tracking.lasot_metrics(exclude_absent=True)], [{"sample": "test/a"}]) == {}
+    assert summarise([tracking.AO, *tracking.lasot_metrics(exclude_absent=True)], [{"sample": "test/a"}]) == {}
 
 
 def test_what_lies_outside_of_the_image_is_cut_off() -> None:

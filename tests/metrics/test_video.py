@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,13 +124,6 @@ def test_decay_is_that_of_a_long_clip_beyond_255_frames() -> None:
 
 def test_recall_counts_frames_above_one_half() -> None:
     assert video.recall(np.array([0.5, 0.51, 0.9, 0.0])) == 0.5
-
-
-def test_mean_iou_sums_before_it_divides() -> None:
-    counts = [{"foreground": [1, 2], "background": [8, 10]}, {"foreground": [0, 8], "background": [0, 0]}]
-    assert video.mean_iou(counts) == pytest.approx(100 * (1 / 10 + 8 / 10) / 2)
-    assert video.mean_iou([{"foreground": [3, 4], "background": [0, 0]}]) == pytest.approx(75)
-    assert math.isnan(video.mean_iou([{"foreground": [0, 0]}]))
 
 
 def test_wrong_shapes_are_named() -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from bench.aggregates import summarise
 from bench.data.hydrology.spec import HydrologySpec
 from bench.errors import UserError
 from bench.registry import make_config
 from bench.tasks.hydrology import PRESETS, QUICK_WINDOWS, Hydrology, HydrologyConfig
 from bench.tasks.hydrology_batches import gather
-from bench.tasks.hydrology_evaluation import mean_metrics, metrics_of
+from bench.tasks.hydrology_evaluation import metrics_of
 from tests.data.hydrology_files import days, write_camels_gb, write_camels_us, write_caravan, write_netcdf
 from tests.tasks.hydrology_data import CATCHMENTS, SEA_COLUMNS, WIDTH, small_region
 
@@ -467,7 +468,7 @@ def test_a_prediction_that_is_not_finite_is_named(make_task) -> None:
     task.references("test")
     with pytest.raises(FloatingPointError, match=r"test/window-0000, catchment g0: the image prediction is not finite"):
         task.evaluate(Guess(float("nan")), CPU)
-    assert np.isfinite(mean_metrics(task.metrics, task.evaluate(Guess(1e4), CPU))["mse_physical_flow"])
+    assert np.isfinite(summarise(task.metrics, task.evaluate(Guess(1e4), CPU))["mse_physical_flow"])
 
 
 def test_anomalies_are_scored_like_the_values_that_they_stand_for(make_task) -> None:
@@ -543,7 +544,7 @@ def test_the_best_reference_of_every_modality_has_skill_zero(make_task) -> None:
     names = [record["sample"] for record in task.evaluate(Guess(), CPU)]
     for row in rows:
         assert [record["sample"] for record in row["records"]] == names
-        assert row["metrics"] == mean_metrics(task.metrics, row["records"])
+        assert row["metrics"] == summarise(task.metrics, row["records"])
     for name in task.config.modalities:
         assert max(row["metrics"][f"skill_{name}"] for row in rows) == pytest.approx(0, abs=1e-9)
     again = make_task()

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.aggregates import summarise
 from bench.data.video.clips import Boxes, ClipInfo
 from bench.errors import UserError
 from bench.metrics import tracking as metrics
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 def scores(task: Tracking, model: torch.nn.Module, **how) -> dict[str, float]:
     with torch.inference_mode():
-        return metrics.means(task.metrics, task.evaluate(model, CPU, **how))
+        return summarise(task.metrics, task.evaluate(model, CPU, **how))
 
 
 # ---------------------------------------------------------------------------------------------------------- options

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.aggregates import summarise
 from bench.errors import UserError
 from bench.tasks import vos_evaluation as evaluation
 from bench.tasks.vos import PRESETS, VideoObjectSegmentation, VOSConfig
@@ -64,7 +65,7 @@ def test_real_clips_from_files_to_scores_and_back(tmp_path: Path) -> None:
     assert len(records) == 8
     assert task.evaluation_batch == 1
     # Seen at half of their size, masks come back a little blurred in theirs; void does no harm.
-    assert 85 < evaluation.means(records)["j"] < 100
+    assert 85 < summarise(task.metrics, records)["j"] < 100
     task.write_predictions(Seer().eval(), CPU, tmp_path / "out")
     assert len(list((tmp_path / "out").rglob("*.png"))) == 4 * 6
     same = dataclasses.replace(config, eval_size=40, test_clips=2)

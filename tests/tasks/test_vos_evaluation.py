@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from vos_benchmark.evaluator import Evaluator
 
+from bench.aggregates import summarise
 from bench.data.video.clips import VOID, ClipInfo
 from bench.tasks import vos_evaluation as evaluation
 from bench.tasks.vos import QUICK_CLIPS, VideoObjectSegmentation, VOSConfig
@@ -36,7 +37,7 @@ def test_who_sees_everything_scores_full_marks() -> None:
         task = make(clips)
         records = task.evaluate(Seer().eval(), CPU)
         assert len(records) == 2 * SIZES["test"]
-        means = evaluation.means(records)
+        means = summarise(task.metrics, records)
         assert {means[name] for name in ("j", "f", "jf", "miou", "j_recall", "f_recall")} == {100.0}
         assert means["j_decay"] == means["f_decay"] == 0
 
