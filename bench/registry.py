@@ -51,7 +51,10 @@ ARCHITECTURES: dict[str, Entry] = {
         "models.vos_memory:VOSMemory", "vos", "ConvMAE with memory frames: dense, top-K or shared-subset read-out"
     ),
     "mixformer-cvt": Entry(
-        "models.mixformer:MixFormerCvT", "tracking", "MixFormer, asymmetric or symmetric mixed attention"
+        "models.mixformer:MixFormerCvT", "tracking", "MixFormer on CvT, asymmetric or symmetric mixed attention"
+    ),
+    "mixformer-vit": Entry(
+        "models.mixformer_vit:MixFormerViT", "tracking", "MixFormer on a plain ViT, with a pyramid corner head"
     ),
 }
 

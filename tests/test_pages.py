@@ -28,6 +28,7 @@ from models.hydrology_mae import HydrologyMAEConfig
 from models.layers.image_encoder import ImageEncoderConfig
 from models.layers.repa import RepaConfig
 from models.mixformer import MixFormerCvTConfig
+from models.mixformer_vit import MixFormerViTConfig
 from models.vos_memory import VOSMemoryConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -37,7 +38,7 @@ OPTIONS = {
         EfficientLVSMConfig, LVSMDecoderOnlyConfig, LVSMEncoderDecoderConfig, ImageEncoderConfig, RepaConfig, NVSConfig
     ),
     MASKED: (MAEConfig, CrossMAEConfig, HydrologyMAEConfig, MaskedImageConfig, HydrologyConfig),
-    VIDEO: (VOSMemoryConfig, MixFormerCvTConfig, VOSConfig, TrackingConfig),
+    VIDEO: (VOSMemoryConfig, MixFormerCvTConfig, MixFormerViTConfig, VOSConfig, TrackingConfig),
 }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ Axes: B samples, N tokens, M keys, C width, h heads, d head_dim (C = h * d), s e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -53,12 +54,10 @@ Layout = Sequence[Maps]
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of a block, projected."""
+    """Keys and values of a block, projected: [B, M, C], or split into heads, [B, M, h, d]."""
 
     keys: Tensor
-    """[B, M, C]."""
     values: Tensor
-    """[B, M, C]."""
 
 
 def strided(size: int, stride: int) -> int:
@@ -144,6 +143,36 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=queries.shape[-1] ** -0.5).transpose(1, 2).flatten(2)
 
 
+def mix(
+    read: Callable[[Tensor, Tensor, Tensor], Tensor],
+    queries: Tensor,
+    own: KeysValues,
+    kept: KeysValues | None = None,
+    apart: tuple[int, int] | None = None,
+) -> Tensor:
+    """Mixed attention, with every tensor's tokens along its second axis.
+
+    Args:
+        read: attention of queries to keys and values.
+        queries: of all tokens, those of the templates first.
+        own: keys and values of the same tokens.
+        kept: keys and values of templates that are not among the tokens, which all of them read too.
+        apart: how many tokens and how many keys the templates have, where they read one another alone; None where
+            everything reads everything.
+
+    Returns:
+        As ``read``, for all tokens.
+    """
+    keys, values = own
+    if kept is not None:
+        keys, values = torch.cat([kept.keys, keys], dim=1), torch.cat([kept.values, values], dim=1)
+    if apart is None:
+        return read(queries, keys, values)
+    tokens, known = apart
+    templates = read(queries[:, :tokens], keys[:, :known], values[:, :known])
+    return torch.cat([templates, read(queries[:, tokens:], keys, values)], dim=1)
+
+
 class MixedAttention(nn.Module):
     """Attention in which templates and search picture are both tokens and context.
 
@@ -176,16 +205,8 @@ class MixedAttention(nn.Module):
         parts, batch = to_maps(x, layout), x.shape[0]
         queries = self.proj_q(self.conv_proj_q(parts, batch))
         own = KeysValues(self.proj_k(self.conv_proj_k(parts, batch)), self.proj_v(self.conv_proj_v(parts, batch)))
-        keys, values = own
-        if kept is not None:
-            keys, values = torch.cat([kept.keys, keys], dim=1), torch.cat([kept.values, values], dim=1)
-        if self.asymmetric and len(layout) == 2:
-            tokens, read = layout[0].tokens, layout[0].keys
-            templates = attend(queries[:, :tokens], keys[:, :read], values[:, :read], self.heads)
-            out = torch.cat([templates, attend(queries[:, tokens:], keys, values, self.heads)], dim=1)
-        else:
-            out = attend(queries, keys, values, self.heads)
-        return self.proj(out), own
+        apart = (layout[0].tokens, layout[0].keys) if self.asymmetric and len(layout) == 2 else None
+        return self.proj(mix(partial(attend, heads=self.heads), queries, own, kept, apart)), own
 
 
 class QuickMLP(nn.Module):

@@ -185,7 +185,12 @@ def test_what_cannot_be_compiled_is_left_out_and_said_why() -> None:
 
 @pytest.mark.parametrize(
     ("label", "full", "templates", "published_track"),
-    [("cvt-21", 46.4, 9.0, 37.8), ("cvt-w24", 256.6, 55.3, 203.8), ("tiny", 0.065, None, None)],
+    [
+        ("cvt-21", 46.4, 9.0, 37.8),
+        ("cvt-w24", 256.6, 55.3, 203.8),
+        ("vit-b", 92.4, 22.5, 69.9),
+        ("tiny", 0.065, None, None),
+    ],
 )
 def test_mixformer_of_the_published_sizes(
     label: str, full: float, templates: float | None, published_track: float | None
@@ -195,8 +200,9 @@ def test_mixformer_of_the_published_sizes(
     assert whole == pytest.approx(full, abs=0.1 if full > 1 else 0.002)
     if templates is not None and published_track is not None:
         assert kept == pytest.approx(templates, rel=0.01)
-        # The published code projects the templates' keys and values again in every frame.
-        assert 0.98 * published_track < track < published_track
+        # The published code on CvT projects the templates' keys and values again in every frame, the one on ViT does not.
+        again = label.startswith("cvt")
+        assert (0.98 if again else 0.999) * published_track < track < (1.0 if again else 1.001) * published_track
     assert track + kept == pytest.approx(whole, rel=1e-6)
 
 

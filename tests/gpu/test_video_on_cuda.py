@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.mixformer import PRESETS as TRACKERS
+from models.mixformer import PRESETS as ON_CVT
 from models.mixformer import MixFormerCvT
+from models.mixformer_vit import PRESETS as ON_VIT
+from models.mixformer_vit import MixFormerViT
 from models.vos_memory import PRESETS, VOSMemory
 from tests.models.memory_clips import READS, build, clip
 
@@ -95,9 +97,10 @@ def test_a_clip_is_followed_and_trained_on(device, options):
 
 
 @pytest.mark.parametrize("attention", ["asymmetric", "symmetric"])
-def test_a_tracker_with_kept_templates_agrees_with_the_cpu(device, attention):
+@pytest.mark.parametrize(("tracker", "presets"), [(MixFormerCvT, ON_CVT), (MixFormerViT, ON_VIT)])
+def test_a_tracker_with_kept_templates_agrees_with_the_cpu(device, tracker, presets, attention):
     torch.manual_seed(0)
-    here = MixFormerCvT(replace(TRACKERS["tiny"], attention=attention)).eval()
+    here = tracker(replace(presets["tiny"], attention=attention)).eval()
     there = copy.deepcopy(here).to(device)
     template, search = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 96, 96)
     with torch.inference_mode():

@@ -5,7 +5,8 @@ import torch
 
 from bench.engine.flops import triangulate
 from bench.interop import check_parity, load_parity_fixture
-from models.mixformer import ATTENTIONS, CVT_W24, PRESETS, MixFormerCvT, MixFormerCvTConfig
+from models.layers.mixed_tracker import ATTENTIONS
+from models.mixformer import CVT_W24, PRESETS, MixFormerCvT, MixFormerCvTConfig
 from tests.models.helpers import randomise
 
 SMALL = {

@@ -252,6 +252,24 @@ def test_multiply_adds_are_called_flops_in_the_paper(tracker: Efficiency) -> Non
     assert said["cached-exact"].startswith("measured: at most 1e-07")
 
 
+def test_published_weights_are_counted_with_what_they_carry_along(tmp_path: Path) -> None:
+    counts = [
+        a_count(label, boxes.sizes(label), flops, 0) | {"parameters": parameters}
+        for label, flops, parameters in (("cvt-21", 46.3e9, 35_595_136), ("vit-b", 92.4e9, 97_183_308))
+    ]
+    made = write_folder(tmp_path / "made", "tracking", counts, [])
+    tables = tracking.make_tables(made, read_published("tracking"))
+    assert verdicts(tables, "tracking")["parameters"] == "counted: 3 of 3 agree"
+    rows = {row["model"]: row for row in rows_of(tables, "computation")}
+    vit = rows["MixViT, ViT-B, asymmetric"]
+    assert [float(vit[name]) for name in ("parameters_run", "full", "full_run", "track_run")] == [
+        98.4,
+        92.4,
+        92.4,
+        69.9,
+    ]
+
+
 def test_times_of_kept_templates_are_explained(tracker: Efficiency) -> None:
     tables = tracking.make_tables(tracker, read_published("tracking"))
     rows = {(row["model"], row["mode"]): row for row in rows_of(tables, "times")}

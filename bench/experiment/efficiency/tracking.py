@@ -1,4 +1,4 @@
-"""What is counted and timed for tracking: MixFormer on CvT, asymmetric and symmetric, with templates kept and not."""
+"""What is counted and timed for tracking: MixFormer on CvT and on ViT, each attention, with templates kept and not."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from bench import registry
 from bench.contracts import Batch
 from bench.experiment.efficiency.spec import Counted, Row, Sizes, Started, TimedCall
 
-ARCHITECTURE = "mixformer-cvt"
 FIELDS = ("template", "online_template", "search")
 
 PUBLISHED = {"search_size": 320, "template_size": 128}
+PUBLISHED_VIT = {"search_size": 288, "template_size": 128}
 SMALL = {"search_size": 96, "template_size": 32}
 DESIGNS: dict[str, dict[str, Any]] = {
     "cvt-21": {},
     "cvt-w24": {"widths": (192, 768, 1024), "layers": (2, 2, 12), "heads": (3, 12, 16)},
     "tiny": {"widths": (16, 48, 96), "layers": (1, 1, 3), "heads": (1, 3, 6), "head_width": 48},
+    "vit-b": {},
 }
-"""Model -> what differs from the published one on CvT-21; ``tiny`` sees smaller pictures."""
+"""Model -> what differs from the published one on CvT-21 or ViT-B; ``tiny`` is on CvT and sees smaller pictures."""
 SYMMETRIC = "-symmetric"
 """Suffix of a label: everything reads everything."""
 LABELS = tuple(f"{model}{suffix}" for model in DESIGNS for suffix in ("", SYMMETRIC))
-TIMED = ("cvt-21", f"cvt-21{SYMMETRIC}", "cvt-w24", "tiny", f"tiny{SYMMETRIC}")
+TIMED = ("cvt-21", f"cvt-21{SYMMETRIC}", "cvt-w24", "tiny", f"tiny{SYMMETRIC}", "vit-b")
 
 
 def sizes_of(label: str) -> dict[str, int]:
     """Edges of the pictures that a model sees."""
-    return SMALL if label.startswith("tiny") else PUBLISHED
+    return {"tiny": SMALL, "vit-b": PUBLISHED_VIT}.get(label.removesuffix(SYMMETRIC), PUBLISHED)
+
+
+def architecture_of(label: str) -> str:
+    """Registered name of a model's architecture."""
+    return "mixformer-vit" if label.startswith("vit") else "mixformer-cvt"
 
 
 def _options(label: str) -> dict[str, Any]:
@@ -48,7 +54,7 @@ class Tracking:
     """
 
     rows = tuple(
-        Row(label, ARCHITECTURE, sizes_of(label), _options(label), mode)
+        Row(label, architecture_of(label), sizes_of(label), _options(label), mode)
         for label in LABELS
         for mode in ("full", "templates", "track")
     )
@@ -57,14 +63,14 @@ class Tracking:
     limit_seconds: ClassVar = {"cpu": 10.0, "cuda": 15.0}
 
     def groups(self, preset: str) -> tuple[Sizes, ...]:
-        """The tiny and the published size, whatever the preset."""
-        return SMALL, PUBLISHED
+        """The tiny and the published sizes, whatever the preset."""
+        return SMALL, PUBLISHED, PUBLISHED_VIT
 
     def counted(self, row: Row) -> Counted:
         """Module and meta batch of a row."""
         batch = _batch(row.sizes, torch.device("meta"), 0)
         part, fields = PARTS[row.mode]
-        return Counted(lambda: part(_build(row.options), batch), batch, fields)
+        return Counted(lambda: part(_build(row.architecture, row.options), batch), batch, fields)
 
     def setting(self, preset: str) -> dict[str, Any]:
         """Nothing: the sizes of the groups say it all."""
@@ -72,7 +78,7 @@ class Tracking:
 
     def models(self, preset: str) -> dict[str, nn.Module]:
         """The timed models, each at its own size."""
-        return {label: _build(_options(label)) for label in TIMED}
+        return {label: _build(architecture_of(label), _options(label)) for label in TIMED}
 
     def calls(
         self, models: Mapping[str, nn.Module], sizes: Sizes, preset: str, device: torch.device, seed: int
@@ -172,7 +178,7 @@ def _batch(sizes: Sizes, device: torch.device, seed: int) -> Batch:
     return {name: torch.randn(1, 3, edge, edge, generator=generator).to(device) for name, edge in edges.items()}
 
 
-def _build(options: Mapping[str, Any]) -> nn.Module:
-    cls = registry.load_object(registry.architecture(ARCHITECTURE).target, "architecture")
-    made: nn.Module = cls(registry.make_config(cls, options, ARCHITECTURE))
+def _build(architecture: str, options: Mapping[str, Any]) -> nn.Module:
+    cls = registry.load_object(registry.architecture(architecture).target, "architecture")
+    made: nn.Module = cls(registry.make_config(cls, options, architecture))
     return made.eval()

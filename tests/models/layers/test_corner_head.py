@@ -3,12 +3,39 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.layers.corner_head import CornerHead, corner_head_flops
+from models.layers.corner_head import CornerHead, PyramidCornerHead, corner_head_flops, pyramid_corner_head_flops
 from tests.models.helpers import randomise
 
+HEADS = [CornerHead, PyramidCornerHead]
 
-def head(cells=6, size=96, **options):
-    return CornerHead(16, 8, stride=16, size=size, cells=cells, **options)
+
+def head(cells=6, size=96, kind=CornerHead):
+    return kind(16, 8, stride=16, size=size, cells=cells)
+
+
+def with_statistics(module):
+    """In evaluation mode, with weights that all matter and with running statistics of a batch."""
+    randomise(module).train()
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0
+    with torch.no_grad():
+        for name, bias in module.named_parameters():
+            bias.sub_(1.0 if name.endswith(".1.bias") else 0.0)  # about 0, so that each ReLU has something to do
+        module(torch.randn(8, 16, 6, 6, generator=torch.Generator().manual_seed(1)))
+    return module.eval()
+
+
+def blocks(weights, name, x):
+    """Convolution, batch norm and ReLU, from a state dict."""
+    x = F.conv2d(x, weights[f"{name}.0.weight"], weights[f"{name}.0.bias"], padding=1)
+    x = F.batch_norm(x, *(weights[f"{name}.1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+    assert (x < 0).any(), name
+    return x.clamp(min=0)
+
+
+def grown(x, times):
+    return x.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3)
 
 
 def peak(row, column, cells=6):
@@ -53,29 +80,49 @@ def test_towers_shrink_by_halves_and_are_not_shared():
 
 
 def test_a_tower_is_convolution_norm_and_relu_four_times_and_a_last_convolution():
-    module = randomise(head()).eval()
-    generator = torch.Generator().manual_seed(1)
-    for name, buffer in module.named_buffers():
-        if "running" in name:
-            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.2)
-    features = torch.randn(2, 16, 6, 6, generator=generator)
+    module, features = with_statistics(head()), torch.randn(2, 16, 6, 6)
     weights = module.state_dict()
     for corner in ("tl", "br"):
         x = features
         for layer in (1, 2, 3, 4):
-            name = f"conv{layer}_{corner}"
-            x = F.conv2d(x, weights[f"{name}.0.weight"], weights[f"{name}.0.bias"], padding=1)
-            statistics = (weights[f"{name}.1.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-            x = F.batch_norm(x, *statistics)
-            assert (x < 0).any()
-            x = x.clamp(min=0)
+            x = blocks(weights, f"conv{layer}_{corner}", x)
         expected = F.conv2d(x, weights[f"conv5_{corner}.weight"], weights[f"conv5_{corner}.bias"])[:, 0]
         assert expected.std() > 0
         torch.testing.assert_close(module.scores(features, corner), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_every_weight_is_read():
-    module = randomise(head()).train()
+def test_a_pyramid_grows_and_sees_the_features_again():
+    """The published wiring, every map made as large as its place asks before anything is added."""
+    torch.manual_seed(2)
+    module, x = with_statistics(head(kind=PyramidCornerHead)), torch.randn(2, 16, 6, 6)
+    w = module.state_dict()
+    for c in ("tl", "br"):
+        second = blocks(w, f"conv2_{c}", blocks(w, f"conv1_{c}", x))
+        third = blocks(w, f"conv3_{c}", grown(second, 2) + grown(blocks(w, f"adjust1_{c}", x), 2))
+        fourth = blocks(w, f"conv4_{c}", grown(third, 2) + grown(blocks(w, f"adjust2_{c}", x), 4))
+        last = F.conv2d(fourth, w[f"conv5_{c}.weight"], w[f"conv5_{c}.bias"])
+        coarse, middle = second, third
+        for layer in range(3):
+            coarse = blocks(w, f"adjust3_{c}.{layer}", coarse)
+        for layer in range(2):
+            middle = blocks(w, f"adjust4_{c}.{layer}", middle)
+        assert coarse.std() > 0
+        assert middle.std() > 0
+        expected = (last + grown(coarse, 4) + grown(middle, 2))[:, 0]
+        assert expected.shape == (2, 24, 24)
+        torch.testing.assert_close(module.scores(x, c), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "size", "cells"), [(16, 288, 18), (8, 40, 5), (5, 35, 7)])
+def test_cells_of_a_pyramid_are_a_quarter_as_wide(stride, size, cells):
+    module = PyramidCornerHead(16, 8, stride=stride, size=size, cells=cells)
+    assert module.coordinates.tolist() == pytest.approx([index * stride / 4 / size for index in range(4 * cells)])
+    assert module.coordinates.max() < 1
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_weight_is_read(kind):
+    module = randomise(head(kind=kind)).train()
     # A sum over boxes is no good here: it is blind to weights that move all of them in opposite ways.
     (module(torch.randn(4, 16, 6, 6)) * torch.randn(4, 4)).sum().backward()
     idle = {name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()}
@@ -84,9 +131,10 @@ def test_every_weight_is_read():
     assert not any(module.get_parameter(f"conv5_{corner}.bias").requires_grad for corner in ("tl", "br"))
 
 
-def test_closed_form_equals_the_counter():
+@pytest.mark.parametrize(("kind", "closed"), [*zip(HEADS, [corner_head_flops, pyramid_corner_head_flops], strict=True)])
+def test_closed_form_equals_the_counter(kind, closed):
     with torch.device("meta"):
-        module, features = head().eval(), torch.empty(2, 16, 6, 6)
+        module, features = head(kind=kind).eval(), torch.empty(2, 16, 6, 6)
     with FlopCounterMode(display=False) as counter:
         module(features)
-    assert counter.get_total_flops() == 2 * corner_head_flops(16, 8, 6)
+    assert counter.get_total_flops() == 2 * closed(16, 8, 6)

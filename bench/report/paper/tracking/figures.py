@@ -51,5 +51,7 @@ def draw(efficiency: Efficiency) -> Figure:
     handles, labels = computation.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
     record = efficiency.record
-    figure.suptitle(f"MixFormer on CvT, one target; times on {record.device.name}, {record.precision}", fontsize=9)
+    figure.suptitle(
+        f"MixFormer on CvT and ViT, one target; times on {record.device.name}, {record.precision}", fontsize=9
+    )
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.report.paper import quantities
 from bench.store.efficiency import Call, Count, Efficiency
 
-MODELS = {"cvt-21": "MixCvT, CvT-21", "cvt-w24": "MixCvT-L, CvT-w24", "tiny": "tiny"}
+MODELS = {"cvt-21": "MixCvT, CvT-21", "cvt-w24": "MixCvT-L, CvT-w24", "tiny": "tiny", "vit-b": "MixViT, ViT-B"}
 SYMMETRIC = "-symmetric"
 LABELS = tuple(f"{model}{suffix}" for model in MODELS for suffix in ("", SYMMETRIC))
 MODES = {"full": "all at once", "templates": "templates, once", "track": "a frame, templates kept"}
@@ -19,8 +19,8 @@ def name(label: str) -> str:
 
 def sizes(label: str) -> dict[str, int]:
     """Edges of the pictures that a model sees."""
-    small = label.startswith("tiny")
-    return {"search_size": 96 if small else 320, "template_size": 32 if small else 128}
+    search = {"tiny": 96, "vit-b": 288}.get(label.removesuffix(SYMMETRIC), 320)
+    return {"search_size": search, "template_size": 32 if search == 96 else 128}
 
 
 def count(efficiency: Efficiency, label: str, mode: str) -> Count | None:

@@ -13,8 +13,12 @@ from bench.report.paper.ratios import agreement, apart, show_ratio
 from bench.report.paper.tracking.quantities import LABELS, MODES, call, count, here, name
 from bench.store.efficiency import Call, Efficiency
 
-LAST_WIDTHS = {"cvt-21": 384, "cvt-w24": 1024, "tiny": 96}
+CLASSES = 1000
+LAST_WIDTHS = {"cvt-21": 384, "cvt-w24": 1024, "tiny": 96, "vit-b": 768}
 """Channels of the last stage."""
+TOKENS_BESIDE = {"vit-b": 18**2 + 8**2 + 14**2 + 2}
+"""Rows of that width which published weights have beside the classifier: position tables of the search picture, of the
+templates and, unused, of 224 px with a class token; and that token."""
 
 
 def tables(efficiency: Efficiency, published: Theirs) -> list[PaperTable]:
@@ -69,7 +73,7 @@ def _computation(efficiency: Efficiency, published: Theirs) -> PaperTable:
         "products, convolutions and attention. Ours have no dead classifier, which the published weights carry along. The "
         'papers\' "FLOPs" are multiply-adds.',
         "Asymmetric attention lets templates be kept over frames, keys and values after their projection; the published code "
-        "keeps them before it and projects them again in every frame. In symmetric attention templates read the search picture, "
+        "of MixCvT keeps them before it and projects them again in every frame. In symmetric attention templates read the search picture, "
         "so that only their first embedding can be kept.",
     )
     title = "Computation of MixFormer"
@@ -159,11 +163,12 @@ def _never(reason: str) -> Verdict:
 
 
 def _parameters(efficiency: Efficiency, entry: Published) -> str:
-    """Ours have no dead classifier: its norm and its layer are added for the models that carry it along."""
+    """Ours have no dead classifier, and position tables are no weights: both are added for the models that carry them."""
     pairs: dict[str, tuple[float | None, float]] = {}
     for label, width in LAST_WIDTHS.items():
         row = count(efficiency, label, "full")
-        pairs[label] = None if row is None else (row.parameters + 2 * width + 1000 * (width + 1)) / 1e6, entry[label]
+        beside = (2 + TOKENS_BESIDE.get(label, 0)) * width + CLASSES * (width + 1)
+        pairs[label] = None if row is None else (row.parameters + beside) / 1e6, entry[label]
     without = count(efficiency, "cvt-21", "full")
     bare = "cvt-21 without dead weights"
     pairs[bare] = None if without is None else without.parameters / 1e6, entry[bare]
