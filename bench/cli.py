@@ -57,6 +57,7 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output, everything else on standard error.")
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.")]
+Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -292,19 +293,24 @@ def replay(
 
 
 @app.command()
-def verify(folder: Folder) -> None:
+def verify(folders: Folders) -> None:
     """Recompute every number of a result from its records and check files, ledgers and sums."""
     from bench.report.verify import verify as check_folder
 
-    report = check_folder(folder)
-    for line in report.checked:
-        print(f"ok    {line}")
-    for line in report.problems:
-        print(f"WRONG {line}")
-    if report.problems:
-        raise UserError(
-            f"{folder}: {len(report.problems)} of {len(report.problems) + len(report.checked)} checks failed; do not use its numbers"
-        )
+    wrong: list[str] = []
+    for folder in folders:
+        if len(folders) > 1:
+            print(f"{folder}:")
+        report = check_folder(folder)
+        for line in report.checked:
+            print(f"ok    {line}")
+        for line in report.problems:
+            print(f"WRONG {line}")
+        if report.problems:
+            checks = len(report.problems) + len(report.checked)
+            wrong.append(f"{folder}: {len(report.problems)} of {checks} checks failed")
+    if wrong:
+        raise UserError(f"{'; '.join(wrong)}; do not use {'its' if len(wrong) == 1 else 'their'} numbers")
 
 
 @app.command()

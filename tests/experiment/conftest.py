@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from bench.config import Comparison
 from bench.console import Console
 from bench.engine.blocks import Interrupted
 from bench.experiment import execute, measure, resolve
 from bench.experiment.resolve import Arm
+from bench.report import plots
 from tests.experiment import helpers
 
 
@@ -54,6 +56,27 @@ def flops_are_counted_once_an_arm() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "counts", remembered)
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_form_of_figures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A test draws its figures as PNG; the PDF beside each, which takes longer, is for tests/report and `finished`."""
+    save = plots.save
+
+    def drawn(figure: Figure, path: Path) -> Path:
+        if path.suffix != ".pdf":
+            return save(figure, path)
+        path.write_bytes(b"%PDF")
+        return path
+
+    monkeypatch.setattr(plots, "save", drawn)
+    return save
+
+
+@pytest.fixture
+def both_forms_of_figures(one_form_of_figures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn as the command draws them."""
+    monkeypatch.setattr(plots, "save", one_form_of_figures)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.data import test_objects, test_transforms
 from tests.data.re10k_data import clip, write_evaluation, write_split
-from tests.experiment.helpers import TASK, isochron, lines, write_yaml
+from tests.experiment.helpers import PLAIN, TASK, isochron, lines, write_yaml
 
 VIEWS = {"input_views": 2, "target_views": 2, "eval_targets": 2, "validation_scenes": 1, "train_scenes": None}
 SHAPE = (360, 640)
@@ -28,7 +28,8 @@ def re10k(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(tmp_path: Path, **task: Any) -> Path:
-    source = write_yaml(tmp_path / "real.yaml", budget="3 steps", task={**TASK, **VIEWS, **task})
+    """One arm: what it trains on is in question, and every arm is measured anew on other data."""
+    source = write_yaml(tmp_path / "real.yaml", [PLAIN], budget="3 steps", task={**TASK, **VIEWS, **task})
     outcome = isochron("run", source, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     assert isochron("verify", tmp_path / "out").code == 0

@@ -77,6 +77,7 @@ def test_two_arms_of_one_seed_start_from_initialisations_of_their_own(finished: 
     assert first[0] != first[1]
 
 
+@pytest.mark.usefixtures("both_forms_of_figures")
 def test_tables_again_gives_the_same_bytes_and_trains_nothing(
     copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,22 @@ def test_verify_recomputes_and_says_what_it_checked(finished: Path) -> None:
     assert "WRONG" not in outcome.out
     one = isochron("verify", finished / "runs/twin/seed-1")
     assert one.code == 0, one.err
+
+
+def test_verify_takes_several_folders_and_names_those_that_are_wrong(finished: Path, copy: Callable[[], Path]) -> None:
+    folder = copy()
+    (folder / "table.md").write_text("")
+    run = finished / "runs/twin/seed-1"
+    outcome = isochron("verify", folder, finished, run)
+    assert outcome.line.startswith(f"isochron: {folder}: ")
+    assert str(finished) not in outcome.line
+    assert "do not use its numbers" in outcome.line
+    places = [outcome.out.index(f"{place}:\n") for place in (folder, finished, run)]
+    assert places == sorted(places)
+    wrong = [match.start() for match in re.finditer("WRONG", outcome.out)]
+    assert wrong
+    assert max(wrong) < places[1]
+    assert "cells follow from the records" in outcome.out[places[1] :], "what comes after a wrong one is checked too"
 
 
 def _change(path: Path, old: str, new: str) -> None:
