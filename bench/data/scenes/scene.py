@@ -111,7 +111,14 @@ def look_at(position: Floats, target: Floats) -> NDArray[np.float32]:
     return c2w.astype(np.float32)
 
 
-def sample_cameras(rng: np.random.Generator, views: int, image_size: int) -> Cameras:
+def sample_cameras(
+    rng: np.random.Generator,
+    views: int,
+    image_size: int,
+    *,
+    elevation_degrees: tuple[float, float] = ELEVATION_DEGREES,
+    radius: tuple[float, float] = RADIUS,
+) -> Cameras:
     """Draw the cameras of one scene within a cone around a random heading.
 
     Azimuths step by the golden ratio through the cone, so that the first n views cover it for every n: the first two
@@ -122,9 +129,9 @@ def sample_cameras(rng: np.random.Generator, views: int, image_size: int) -> Cam
     for view in range(views):
         step = (start + view * (np.sqrt(5) - 1) / 2) % 1.0
         spread = AZIMUTH_SPREAD_DEGREES * (2 * step - 1) + rng.uniform(-5, 5)
-        azimuth, elevation = heading + np.deg2rad(spread), np.deg2rad(rng.uniform(*ELEVATION_DEGREES))
+        azimuth, elevation = heading + np.deg2rad(spread), np.deg2rad(rng.uniform(*elevation_degrees))
         outward = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-        position = rng.uniform(*RADIUS) * np.array(outward) + LOOK_AT
+        position = rng.uniform(*radius) * np.array(outward) + LOOK_AT
         poses.append(look_at(position, LOOK_AT + rng.uniform(-LOOK_AT_JITTER, LOOK_AT_JITTER, 3)))
     focal = image_size / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW_DEGREES) / 2)
     intrinsics = np.tile(np.array([focal, focal, image_size / 2, image_size / 2], np.float32), (views, 1))
@@ -137,10 +144,15 @@ def sample_scene(rng: np.random.Generator, *, ood: bool = False) -> Scene:
     zenith = _colour(hue, rng.uniform(0.25, 0.6), rng.uniform(0.6, 0.9))
     horizon = _colour(hue, rng.uniform(0.05, 0.2), rng.uniform(0.8, 0.95))
     floor = Floor(_floor_texture(rng, ood), tile=rng.uniform(1.6, 2.4))
+    light = sample_light(rng)
+    return Scene(_sample_objects(rng, ood), floor, light, horizon, zenith)
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """Draw the sun, 35 to 65 degrees high, and the brightness of both lights."""
     sun, height = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(35, 65))
     direction = (float(np.cos(height) * np.cos(sun)), float(np.cos(height) * np.sin(sun)), float(np.sin(height)))
-    light = Light(direction, ambient=rng.uniform(0.35, 0.45), diffuse=rng.uniform(0.55, 0.7))
-    return Scene(_sample_objects(rng, ood), floor, light, horizon, zenith)
+    return Light(direction, ambient=rng.uniform(0.35, 0.45), diffuse=rng.uniform(0.55, 0.7))
 
 
 def _sample_objects(rng: np.random.Generator, ood: bool) -> tuple[SceneObject, ...]:
@@ -158,12 +170,12 @@ def _sample_objects(rng: np.random.Generator, ood: bool) -> tuple[SceneObject, .
             place = distance * np.array([np.cos(angle), np.sin(angle)])
             if all(np.linalg.norm(place - other) > size + radius for other, radius in discs):
                 discs.append((place, size))
-                objects.append(SceneObject(shape, _standing_pose(placements, place, size, turn, tips_over), textures))
+                objects.append(SceneObject(shape, standing_pose(placements, place, size, turn, tips_over), textures))
                 break
     return tuple(objects)
 
 
-def _standing_pose(
+def standing_pose(
     placements: tuple[Placement, ...], place: Floats, size: float, turn: float, tips_over: bool
 ) -> Floats:
     """Pose [4, 4] that scales by `size`, turns about z (on its side if `tips_over`) and touches the floor at `place`."""
