@@ -2,7 +2,8 @@
 
 A parity fixture is one safetensors file: ``state/<key>`` weights in the published layout, ``in/<name>`` inputs,
 ``out/<name>`` outputs and ``out/loss``, ``grad_norm/<key>`` the L2 norm of each weight's gradient; its metadata names the
-``architecture``, its ``config`` (JSON) and the kind of ``loss``.
+``architecture``, its ``config`` (JSON) and the kind of ``loss``. One of a metric has no weights: its metadata names the
+``metric``, its ``config`` and the ``expected`` figures (JSON), in percent.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-4
 """Allowed difference of a gradient's norm, as a share of max(norm, `GRADIENT_FLOOR`)."""
 GRADIENT_FLOOR = 1e-6
+METRIC_TOLERANCE = 1e-6
+"""Allowed difference of a metric, in percent points."""
 ROUND_OFF = 2.0**-23
 """Share of a fixture's largest gradient norm up to which a norm is the rounding error of a gradient that is zero by theory, such as
 that of a bias that a softmax does not see: there it must be as small here, not equal."""
@@ -55,7 +58,7 @@ class Deviation:
     """How far one quantity lies from the published one."""
 
     kind: str
-    """``output``, ``loss`` or ``gradient``."""
+    """``output``, ``loss``, ``gradient`` or ``metric``."""
     name: str
     difference: float
     """Absolute difference, the largest of the tensor."""
@@ -78,6 +81,7 @@ class ParityReport:
 
     path: Path
     architecture: str
+    """Name of the architecture, or ``metric miou``."""
     deviations: tuple[Deviation, ...]
 
     @property
@@ -108,7 +112,11 @@ def load_parity_fixture(path: str | Path) -> ParityFixture:
         UserError: no such file, a file that is cut off or not in the format, or one without the needed metadata.
     """
     path = Path(path)
-    tensors, metadata = _read_safetensors(path)
+    return _fixture(path, *_read_safetensors(path))
+
+
+def _fixture(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> ParityFixture:
+    """What the tensors and the metadata of a file hold."""
     parts: dict[str, dict[str, Tensor]] = {"state": {}, "in": {}, "out": {}, "grad_norm": {}}
     for name, tensor in tensors.items():
         group, _, key = name.partition("/")
@@ -118,12 +126,7 @@ def load_parity_fixture(path: str | Path) -> ParityFixture:
     for field in ("architecture", "config", "loss"):
         if field not in metadata:
             raise UserError(f"{path}: metadata field {field!r} is missing: no parity fixture of an architecture")
-    try:
-        config = json.loads(metadata["config"])
-    except ValueError as error:
-        raise UserError(f"{path}: metadata field 'config' must be JSON, got {metadata['config']!r}: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: metadata field 'config' must be a JSON object, got {metadata['config']!r}")
+    config = _json_object(path, metadata, "config")
     if "loss" not in parts["out"]:
         raise UserError(f"{path}: tensor 'out/loss' is missing: the fixture is incomplete")
     return ParityFixture(
@@ -139,8 +142,19 @@ def load_parity_fixture(path: str | Path) -> ParityFixture:
     )
 
 
+def _json_object(path: Path, metadata: Mapping[str, str], field: str) -> dict[str, Any]:
+    """A metadata field that holds a JSON object."""
+    try:
+        value = json.loads(metadata[field])
+    except ValueError as error:
+        raise UserError(f"{path}: metadata field {field!r} must be JSON, got {metadata[field]!r}: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: metadata field {field!r} must be a JSON object, got {metadata[field]!r}")
+    return value
+
+
 def check_parity(path: str | Path, resolve: Callable[[str], Any] | None = None) -> ParityReport:
-    """Run an architecture on a fixture's inputs with its weights and compare everything that the fixture holds.
+    """Run an architecture on a fixture's inputs with its weights, or a metric, and compare everything that the fixture holds.
 
     Args:
         path: the fixture.
@@ -153,7 +167,11 @@ def check_parity(path: str | Path, resolve: Callable[[str], Any] | None = None) 
     """
     import torch
 
-    fixture = load_parity_fixture(path)
+    path = Path(path)
+    tensors, metadata = _read_safetensors(path)
+    if "metric" in metadata:
+        return _check_metric(path, tensors, metadata)
+    fixture = _fixture(path, tensors, metadata)
     model = _build(fixture, resolve or _registered)
     # Dropout and the like off, gradients on: the published implementations ran like this.
     model.eval()
@@ -177,6 +195,34 @@ def check_parity(path: str | Path, resolve: Callable[[str], Any] | None = None) 
             tolerance = max(tolerance, noise)
         deviations.append(Deviation("gradient", key, abs(norm - expected), tolerance))
     return ParityReport(fixture.path, fixture.architecture, tuple(deviations))
+
+
+def _check_metric(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> ParityReport:
+    """Compute each of a metric fixture's expected figures from its predictions and labels."""
+    from bench.class_counts import DEFINITIONS
+    from bench.metrics.segmentation import counts, named_counts
+
+    if metadata["metric"] != "miou":
+        raise UserError(f"{path}: metric {metadata['metric']!r} is unknown here: only miou can be compared")
+    given = {**metadata, **tensors}
+    if missing := [name for name in ("config", "expected", "in/predictions", "in/labels") if name not in given]:
+        raise UserError(f"{path}: {missing[0]!r} is missing: the fixture is incomplete")
+    config, expected = (_json_object(path, metadata, field) for field in ("config", "expected"))
+    if set(config) != {"classes", "ignore_index"} or not all(isinstance(value, int) for value in config.values()):
+        raise UserError(f"{path}: metadata field 'config' must hold the numbers classes and ignore_index, got {config}")
+    if not expected or not all(isinstance(figure, float | int) for figure in expected.values()):
+        raise UserError(f"{path}: metadata field 'expected' must hold figures, got {expected}")
+    try:
+        table = counts(tensors["in/predictions"], tensors["in/labels"], **config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    found = named_counts(table, [str(index) for index in range(len(table))])
+    deviations = []
+    for name, figure in expected.items():
+        if (definition := DEFINITIONS.get(name.replace("_", "-"))) is None:
+            raise UserError(f"{path}: figure {name!r} is unknown here: nothing to compare")
+        deviations.append(Deviation("metric", name, abs(definition(found) - figure), METRIC_TOLERANCE))
+    return ParityReport(path, "metric miou", tuple(deviations))
 
 
 def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -208,6 +208,77 @@ def test_a_gradient_that_is_zero_by_theory_need_only_be_as_small(tmp_path, norm,
     assert check_parity(path, {"unseen": Unseen}.__getitem__).passed == passes
 
 
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+
+MIOU = {
+    "metric": "miou",
+    "config": json.dumps({"classes": 5, "ignore_index": 4000}),
+    # class 0: 3 of its 4 pixels and 1 too many; class 1: none of its 1; class 2: 1 too many; 3 and 4 are nowhere
+    "expected": json.dumps(
+        {"miou_gt": 30.0, "miou_union": 20.0, "fwiou": 48.0, "mean_accuracy": 37.5, "pixel_accuracy": 60.0}
+    ),
+}
+
+
+def metric_fixture(path, change=lambda tensors, metadata: None):
+    tensors = {
+        "in/labels": torch.tensor([[0, 0, 0], [0, 1, 4000]], dtype=torch.uint16),
+        "in/predictions": torch.tensor([[0, 0, 0], [2, 0, 1]], dtype=torch.uint16),
+    }
+    metadata = dict(MIOU)
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def test_a_metric_is_compared_figure_by_figure(tmp_path):
+    report = check_parity(metric_fixture(tmp_path / "m.safetensors"))
+    assert report.passed, report.lines()
+    assert [deviation.name for deviation in report.deviations] == list(json.loads(MIOU["expected"]))
+    assert report.lines()[0].endswith("metric miou: pass")
+
+
+@pytest.mark.parametrize("figure", ["miou_gt", "miou_union", "fwiou", "mean_accuracy", "pixel_accuracy"])
+def test_a_metric_that_is_off_is_a_miss(tmp_path, figure):
+    def spoil(tensors, metadata):
+        expected = json.loads(metadata["expected"])
+        metadata["expected"] = json.dumps({**expected, figure: expected[figure] + 2e-6})
+
+    report = check_parity(metric_fixture(tmp_path / "m.safetensors", spoil))
+    assert [deviation.name for deviation in report.deviations if not deviation.passed] == [figure]
+    assert "MISS (1 of 5 quantities)" in report.lines()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: m.update(metric="psnr"), "metric 'psnr' is unknown here: only miou"),
+        (lambda t, m: m.pop("expected"), "'expected' is missing"),
+        (lambda t, m: m.update(expected="{}"), "'expected' must hold figures"),
+        (lambda t, m: m.update(expected='{"dice": 1.0}'), "figure 'dice' is unknown here"),
+        (lambda t, m: m.update(config='{"classes": 5}'), "'config' must hold the numbers classes and ignore_index"),
+        (
+            lambda t, m: m.update(config='{"classes": 5, "ignore_index": 255}'),
+            "a label is 4000, but classes are 0 to 4",
+        ),
+        (lambda t, m: t.pop("in/predictions"), "'in/predictions' is missing"),
+    ],
+)
+def test_a_metric_that_cannot_be_compared_is_one_clear_line(tmp_path, change, message):
+    path = metric_fixture(tmp_path / "m.safetensors", change)
+    with pytest.raises(UserError, match=message) as raised:
+        check_parity(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.shared
+def test_the_metric_is_that_of_the_published_evaluator(shared_dir):
+    report = check_parity(shared_dir / "parity" / "metric-miou.safetensors")
+    assert report.passed, report.lines()
+    assert len(report.deviations) == 5
+
+
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 

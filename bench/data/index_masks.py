@@ -48,21 +48,31 @@ def read_mask(path: Path, *, black_and_white: bool = False, threshold: int | Non
     Raises:
         UserError: missing, truncated, in colours, with soft edges, or with a number beyond 254; names it and the mend.
     """
-    with _opened(path) as image:
-        mode, values = image.mode, np.asarray(image)
+    mode, values = read_indices(path)
     if mode.startswith("I") and (int(values.max()) > MAX_ID or int(values.min()) < 0):
         raise UserError(
             f"task.data_path: {path} numbers an object {values.max()}, but {MAX_ID} is the highest: number the objects 1, 2, 3.."
-        )
-    if mode not in ("P", "L", "1") and not mode.startswith("I"):
-        raise UserError(
-            f"task.data_path: {path} has colours (mode {mode}) where object numbers should be: save it as a PNG with a palette "
-            f"(mode P); OpenCV and most editors turn palettes into colours"
         )
     mask = values.astype(np.uint8)
     if mode == "L" and threshold is not None:
         return (mask >= threshold).astype(np.uint8)
     return _of_greys(mask, path, black_and_white) if mode == "L" else mask
+
+
+def read_indices(path: Path) -> tuple[str, NDArray[np.integer | np.bool_]]:
+    """Pillow's mode of an image file whose pixels are numbers, not colours, and these numbers [H, W] as they are stored.
+
+    Raises:
+        UserError: missing, truncated, or in colours; names it and the mend.
+    """
+    with _opened(path) as image:
+        mode, values = image.mode, np.asarray(image)
+    if mode not in ("P", "L", "1") and not mode.startswith("I"):
+        raise UserError(
+            f"task.data_path: {path} has colours (mode {mode}) where numbers should be: save it as a PNG with a palette "
+            f"(mode P); OpenCV and most editors turn palettes into colours"
+        )
+    return mode, values
 
 
 @contextmanager
