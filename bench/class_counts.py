@@ -43,10 +43,15 @@ def pixel_accuracy(counts: Counts) -> float:
 
 
 def harmonic(counts: Counts) -> float:
-    """Harmonic mean of `miou_gt` over the classes named ``seen/..`` and over those named ``unseen/..``."""
+    """Harmonic mean of `miou_gt` over the classes named ``seen/..`` and over those named ``unseen/..``.
+
+    Where the ground truth has none of one kind, as a validation split that shows nothing unseen, it is that of the other.
+    """
     seen, unseen = (
         miou_gt({name: of for name, of in counts.items() if name.startswith(group)}) for group in ("seen/", "unseen/")
     )
+    if math.isnan(seen) or math.isnan(unseen):
+        return unseen if math.isnan(seen) else seen
     return 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)
 
 

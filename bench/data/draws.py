@@ -78,6 +78,10 @@ class Salt(IntEnum):
     """Whether the crops are mirrored."""
     VIDEO_WARP = 331
     """How a still image is warped into frames."""
+    OPENVOCAB_LIST = 401
+    """Which classes a sample is asked about."""
+    OPENVOCAB_ORDER = 402
+    """In which order."""
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -155,6 +155,8 @@ def test_groups_of_classes_and_their_harmonic_mean() -> None:
     assert aggregate([record], "miou-gt:seen") == pytest.approx(seen)
     assert aggregate([record], "miou-gt:unseen") == pytest.approx(unseen)
     assert aggregate([record], "harmonic") == pytest.approx(2 * seen * unseen / (seen + unseen))
+    alone = {name: counts for name, counts in record.items() if name.startswith("seen/")}
+    assert aggregate([alone], "harmonic") == pytest.approx(seen), "of one group where nothing of the other is shown"
     assert aggregate([record], "miou-union") == pytest.approx(100 * (0.6 + 1 + 0.25 + 0) / 4)
 
 
