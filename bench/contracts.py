@@ -57,11 +57,13 @@ class Metric(NamedTuple):
 
 
 class Symmetry(NamedTuple):
-    """A change of the batch that must not change the outputs (view order, class order)."""
+    """A change of the batch that must not change the outputs (view order), or only their order (class order)."""
 
     name: str
     apply: Any
     """``apply(batch, generator) -> batch``: the changed copy."""
+    restore: Any = None
+    """``restore(outputs, generator) -> outputs``: the changed copy's outputs in the order of the original; None: as they are."""
 
 
 class Causality(NamedTuple):
@@ -89,7 +91,8 @@ class Architecture(Protocol):
 
     Optional members, found by ``hasattr``: ``auxiliary_loss(batch, outputs) -> Tensor`` (added to the task's loss, in
     training only; the one place that may see targets; one that takes ``progress`` is told the share of the budget that is
-    spent), ``unused_parameters() -> Collection[str]`` (weights that the options leave without gradient),
+    spent), ``unused_parameters() -> Collection[str]`` (weights that the options leave without gradient), ``learning_rate_shares() ->
+    Mapping[str, float]`` (prefix of weights -> their share of the learning rate, such as 0.01 of a trained tower),
     ``pretrained_parts() -> Sequence[Mapping]`` (parts that were trained elsewhere, each with at least ``name`` and
     ``sha256``), ``from_reference(state, **config)`` (strict loader of the published layout).
     """

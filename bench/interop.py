@@ -42,14 +42,14 @@ class ParityFixture:
     path: Path
     architecture: str
     config: dict[str, Any]
-    loss: str
-    """``mse``: mean squared error of ``images`` against the input ``target_images``; ``mean-square``: sum over the outputs
+    loss: str | None
+    """None of what has none, such as inference; ``mse``: mean squared error of ``images`` against the input ``target_images``; ``mean-square``: sum over the outputs
     of their mean square; ``model``: what the architecture's ``reference_loss(batch, outputs)`` gives."""
     state: dict[str, Tensor]
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     """Without the loss."""
-    expected_loss: float
+    expected_loss: float | None
     gradient_norms: dict[str, float]
 
 
@@ -123,20 +123,20 @@ def _fixture(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, s
         if group not in parts:
             raise UserError(f"{path}: tensor {name!r} is in none of state/, in/, out/, grad_norm/: no parity fixture")
         parts[group][key] = tensor
-    for field in ("architecture", "config", "loss"):
+    for field in ("architecture", "config", *(["loss"] if "loss" in parts["out"] else [])):
         if field not in metadata:
             raise UserError(f"{path}: metadata field {field!r} is missing: no parity fixture of an architecture")
     config = _json_object(path, metadata, "config")
-    if "loss" not in parts["out"]:
+    if "loss" not in parts["out"] and parts["grad_norm"]:
         raise UserError(f"{path}: tensor 'out/loss' is missing: the fixture is incomplete")
     return ParityFixture(
         path=path,
         architecture=metadata["architecture"],
         config=config,
-        loss=metadata["loss"],
+        loss=metadata.get("loss"),
         state=parts["state"],
         inputs=parts["in"],
-        expected_loss=parts["out"].pop("loss").double().item(),
+        expected_loss=parts["out"].pop("loss").double().item() if "loss" in parts["out"] else None,
         outputs=parts["out"],
         gradient_norms={key: norm.double().item() for key, norm in parts["grad_norm"].items()},
     )
@@ -177,12 +177,13 @@ def check_parity(path: str | Path, resolve: Callable[[str], Any] | None = None) 
     model.eval()
     with torch.enable_grad():
         outputs = _run(fixture, model)
-        loss = _loss(fixture, model, outputs)
-        loss.backward()
+        deviations = [_compare_output(name, outputs.get(name), fixture.outputs[name]) for name in fixture.outputs]
+        if fixture.loss is not None and fixture.expected_loss is not None:
+            loss = _loss(fixture, model, outputs)
+            loss.backward()
+            difference = abs(loss.item() - fixture.expected_loss)
+            deviations.append(Deviation("loss", fixture.loss, difference, LOSS_TOLERANCE * abs(fixture.expected_loss)))
 
-    deviations = [_compare_output(name, outputs.get(name), fixture.outputs[name]) for name in fixture.outputs]
-    difference = abs(loss.item() - fixture.expected_loss)
-    deviations.append(Deviation("loss", fixture.loss, difference, LOSS_TOLERANCE * abs(fixture.expected_loss)))
     parameters = dict(model.named_parameters())
     noise = ROUND_OFF * max(fixture.gradient_norms.values(), default=0.0)
     for key, expected in fixture.gradient_norms.items():

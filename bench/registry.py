@@ -56,11 +56,22 @@ ARCHITECTURES: dict[str, Entry] = {
     "mixformer-vit": Entry(
         "models.mixformer_vit:MixFormerViT", "tracking", "MixFormer on a plain ViT, with a pyramid corner head"
     ),
+    "catseg": Entry(
+        "models.catseg:CATSeg", "openvocab", "CAT-Seg of 2023 and 2024, on CLIP or on small towers learned from scratch"
+    ),
+    "catseg-aggregator": Entry(
+        "models.catseg_aggregator:CATSegAggregator", "openvocab", "its head, on given features of image and text"
+    ),
 }
 
 PARTS: dict[str, Entry] = {
     "convmae-memory-backbone": Entry(
         "models.convmae:ConvMAEMemoryBackbone", "", "the backbone of vos-memory, as published weights have it"
+    ),
+    "catseg-sliding-window": Entry(
+        "models.layers.sliding_window:SlidingWindowSegmenter",
+        "",
+        "how catseg cuts pictures and merges what it made of the windows",
     ),
 }
 """Parts of architectures whose published layout can be loaded and compared (`isochron parity`), but which serve no task alone."""
@@ -90,6 +101,11 @@ TASKS: dict[str, Entry] = {
         "bench.tasks.tracking:Tracking",
         "tracking",
         "single-object tracking from a first box: rendered clips, GOT-10k, LaSOT",
+    ),
+    "openvocab": Entry(
+        "bench.tasks.openvocab:OpenVocabulary",
+        "openvocab",
+        "segmentation by names: rendered scenes, aligned features, ADE20K, PASCAL, COCO-Stuff, a folder",
     ),
 }
 

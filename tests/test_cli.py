@@ -79,12 +79,12 @@ def run(tmp_path: Path, *options: object, **changes: object) -> Outcome:
         (
             {"task": {"name": "chess"}},
             (),
-            "task 'chess' is unknown; known: hydrology, masked-image, nvs, tracking, vos",
+            "task 'chess' is unknown; known: hydrology, masked-image, nvs, openvocab, tracking, vos",
         ),
         (
             {"arms": ["lvsm"]},
             (),
-            "architecture 'lvsm' is unknown; known: crossmae, efficient-lvsm, hydrology-mae, lvsm-decoder-only",
+            "architecture 'lvsm' is unknown; known: catseg, catseg-aggregator, crossmae, efficient-lvsm, hydrology-mae, lvsm-decoder-only",
         ),
         (
             {"arms": [{"architecture": "efficient-lvsm", "options": {"wdith": 64}}]},
@@ -176,7 +176,7 @@ def test_parity_passes_on_the_fixtures_of_the_project(repo_root: Path) -> None:
     files = sorted((repo_root / "tests/fixtures/parity").glob("*.safetensors"))
     outcome = isochron("parity", *files)
     assert outcome.code == 0, outcome.out + outcome.err
-    assert len(files) == 5
+    assert len(files) == 6
 
 
 def test_a_damaged_shard_and_a_damaged_manifest_are_one_line_each(

@@ -221,6 +221,7 @@ LITTLE = {
     "lvsm-decoder-only": ["width=64", "head_dim=32", "layers=2"],
     "lvsm-encoder-decoder": ["width=64", "head_dim=32", "encoder_layers=1", "decoder_layers=1", "latents=16"],
     "efficient-lvsm": ["width=64", "head_dim=32", "layers=2"],
+    "catseg-aggregator": ["task.data=aligned"],
 }
 """Options of tasks and architectures that make a check quick; the others are small enough under ``tiny``."""
 

@@ -14,6 +14,7 @@ from baselines.lvsm_encoder_decoder import LVSMEncoderDecoder
 from bench.errors import UserError
 from bench.interop import check_parity, load_parity_fixture, load_reference_checkpoint
 from models.efficient_lvsm import EfficientLVSM
+from models.layers.sliding_window import SlidingWindowSegmenter
 
 CLASSES = {
     "lvsm-decoder-only": LVSMDecoderOnly,
@@ -37,6 +38,28 @@ def rewrite(source, target, change):
     return target
 
 
+def test_inference_alone_has_no_loss(tmp_path):
+    torch.manual_seed(0)
+    tensors = {
+        "in/image": torch.rand(3, 20, 30) * 255,
+        "in/pixel_mean": torch.full((3,), 120.0),
+        "in/pixel_std": torch.full((3,), 60.0),
+        "in/weight": torch.randn(2, 3, 1, 1),
+        "in/bias": torch.randn(2),
+    }
+    config = {"height": 10, "width": 15, "kernel": 12, "stride": 8, "out_res": 12}
+    model = SlidingWindowSegmenter.from_reference({}, **config)
+    inputs = {name.removeprefix("in/"): value for name, value in tensors.items()}
+    tensors["out/probabilities"] = model(**inputs)["probabilities"].contiguous()
+    metadata = {"architecture": "catseg-sliding-window", "config": json.dumps(config)}
+    path = tmp_path / "window.safetensors"
+    save_file(tensors, path, metadata)
+    report = check_parity(path)
+    assert report.passed and [deviation.kind for deviation in report.deviations] == ["output"]
+    save_file({**tensors, "out/probabilities": tensors["out/probabilities"] + 1e-3}, path, metadata)
+    assert not check_parity(path).passed
+
+
 # --- the published implementations ---------------------------------------------------------------------------------
 
 
@@ -48,6 +71,11 @@ def test_own_fixtures_pass(fixture_path):
     assert kinds.count("gradient") == len(load_parity_fixture(fixture_path).state)
     assert [deviation.kind for deviation in report.worst()] == ["output", "loss", "gradient"]
     assert report.lines()[0].endswith("pass")
+
+
+def test_the_aggregator_of_cat_seg_passes(repo_root):
+    report = check_parity(repo_root / "tests" / "fixtures" / "parity" / "catseg-aggregator.safetensors")
+    assert report.passed, report.lines()
 
 
 def test_names_come_from_the_registry_by_default(fixture_path):

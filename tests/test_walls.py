@@ -23,8 +23,8 @@ SOURCES = sorted(path for top in ("bench", "models", "baselines") for path in (R
 COMMON = ("bench", "bench.aggregates", "bench.class_counts", "bench.contracts", "bench.errors")
 """What every part of bench may import: version and protocol number, what stands for a run, contracts, the user's error."""
 
-SHARED = ("models.layers", "models.reference", "models.convmae")
-"""What designs and baselines share: their building blocks, a backbone, and the strict loader of published checkpoints."""
+SHARED = ("models.layers", "models.reference", "models.convmae", "models.catseg_aggregator")
+"""What designs and baselines share: their building blocks, a backbone, a head, and the strict loader of published checkpoints."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models": SHARED,
@@ -46,7 +46,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 """Part -> prefixes of the project's own modules that it may import. What is not named composes and may import bench."""
 
 KNOW_ONLY_TORCH = ("models", "baselines")
-LOADS_WHEN_USED = {"models.layers.trained_networks": ("timm", "stlpips_pytorch")}
+LOADS_WHEN_USED = {
+    "models.layers.trained_networks": ("timm", "stlpips_pytorch"),
+    "models.layers.clip_weights": ("open_clip",),
+    "models.layers.swin_guidance": ("timm",),
+    "models.layers.minilm": ("safetensors",),
+}
 """Module -> libraries that it may import inside its functions, for networks that were trained elsewhere."""
 WITHOUT_TORCH = (
     "bench.cli",

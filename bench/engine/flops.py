@@ -315,7 +315,7 @@ def _traceable_convolutions() -> Iterator[None]:
 
     They go straight to the operator that a trace on any other device holds, and that fvcore counts.
     """
-    ordinary = nn.functional.conv2d
+    ordinary, transposed = nn.functional.conv2d, nn.functional.conv_transpose2d
 
     def conv2d(
         x: Tensor,
@@ -328,16 +328,32 @@ def _traceable_convolutions() -> Iterator[None]:
     ) -> Tensor:
         if isinstance(padding, str):
             return ordinary(x, weight, bias, stride, padding, dilation, groups)
-        step, pad, spread = (
-            [value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
-        )
+        step, pad, spread = map(_pair, (stride, padding, dilation))
         return torch._convolution(x, weight, bias, step, pad, spread, False, [0, 0], groups, False, False, True, True)
 
+    def conv_transpose2d(
+        x: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Tensor:
+        step, pad, more, spread = map(_pair, (stride, padding, output_padding, dilation))
+        return torch._convolution(x, weight, bias, step, pad, spread, True, more, groups, False, False, True, True)
+
     nn.functional.conv2d = conv2d  # type: ignore[assignment]
+    nn.functional.conv_transpose2d = conv_transpose2d  # type: ignore[assignment]
     try:
         yield
     finally:
-        nn.functional.conv2d = ordinary
+        nn.functional.conv2d, nn.functional.conv_transpose2d = ordinary, transposed
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
 
 
 def _shape(value: Any) -> list[int]:

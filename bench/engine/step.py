@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +47,20 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def make_optimizer(model: nn.Module, settings: StepSettings) -> torch.optim.Optimizer:
-    """Optimizer over the model's trainable weights, matrices and vectors in groups of their own."""
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [w for w in trainable if w.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [w for w in trainable if w.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    """Optimizer over the model's trainable weights, matrices and vectors in groups of their own, by share of the rate."""
+    shares: Mapping[str, float] = getattr(unwrap(model), "learning_rate_shares", dict)()
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for matrices in (True, False):
+        for name, weight in unwrap(model).named_parameters():
+            if weight.requires_grad and (weight.ndim >= 2) == matrices:
+                share = next((share for prefix, share in shares.items() if name.startswith(prefix)), 1.0)
+                decay = settings.weight_decay if matrices else 0.0
+                new = {"params": [], "weight_decay": decay, "share": share}
+                groups.setdefault((share, matrices), new)["params"].append(weight)
     kind = OPTIMIZERS[settings.optimizer]
     if settings.optimizer == "sgd":
-        return kind(groups, lr=settings.learning_rate, momentum=settings.betas[0])  # type: ignore[call-arg]
-    return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)  # type: ignore[call-arg]
+        return kind(groups.values(), lr=settings.learning_rate, momentum=settings.betas[0])  # type: ignore[call-arg]
+    return kind(groups.values(), lr=settings.learning_rate, betas=settings.betas, fused=True)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class TrainingStep:
         clip = self.settings.gradient_clip
         norm = torch.nn.utils.clip_grad_norm_(self._weights, clip if clip > 0 else float("inf"))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+            group["lr"] = self.settings.learning_rate * factor * group["share"]
         skipped = self._update(norm)
         self.optimizer.zero_grad(set_to_none=True)
         lap("optimizer")

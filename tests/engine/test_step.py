@@ -78,6 +78,18 @@ def test_only_matrices_decay(name: str) -> None:
     assert not decays, "frozen weights are not optimised"
 
 
+def test_an_architecture_may_ask_for_a_share_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = next(name for name, _ in TinyNet(norm=False).named_parameters())
+    monkeypatch.setattr(TinyNet, "learning_rate_shares", lambda self: {slow: 0.01}, raising=False)
+    step = make_step(optimizer="sgd", betas=(0.0, 0.0), gradient_clip=0.0)
+    before = {name: weight.detach().clone() for name, weight in step.model.named_parameters()}
+    slope = gradients(step.model)
+    step(BATCH, factor=0.25)
+    for name, weight in step.model.named_parameters():
+        share = 0.01 if name == slow else 1.0
+        torch.testing.assert_close(weight.detach(), before[name] - 0.1 * 0.25 * share * slope[name])
+
+
 def test_decay_follows_the_rate() -> None:
     step = make_step(optimizer="adamw", weight_decay=0.5)
     task = step.task

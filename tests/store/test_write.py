@@ -302,7 +302,10 @@ def test_means_are_over_the_samples_that_have_the_metric() -> None:
     assert final_metrics(evaluation()["records"], {}, {}) == {"psnr": 25.0, "ssim": 0.5}
     assert final_metrics([], {}, {}) == {}
     records = [{"sample": f"catchment-{index}", "nse": nse} for index, nse in enumerate((0.8, 0.6, -9.0))]
-    assert final_metrics([*records, {"sample": "window-0", "mse": 2.0}], {"nse": "median"}, {}) == {"nse": 0.6, "mse": 2.0}
+    assert final_metrics([*records, {"sample": "window-0", "mse": 2.0}], {"nse": "median"}, {}) == {
+        "nse": 0.6,
+        "mse": 2.0,
+    }
 
 
 def test_a_comparison_folder(tmp_path: Path) -> None:
