@@ -46,7 +46,7 @@ def _sums(values: Iterable[Mapping[str, Sequence[float]]]) -> Counts:
 def final_metrics(
     records: Sequence[Mapping[str, Any]], aggregates: Mapping[str, str], sources: Mapping[str, str]
 ) -> dict[str, float]:
-    """Every metric over the records that have it: their mean, unless `aggregates` says otherwise.
+    """Every metric over the records that have it: their mean, unless `aggregates` says otherwise. One that is undefined is left out.
 
     Args:
         records: of the samples.
@@ -56,13 +56,16 @@ def final_metrics(
     keys = {key: key for record in records for key in record if key != "sample" and key not in sources.values()}
     found = {}
     for name, key in (keys | dict(sources)).items():
-        values = [record[key] for record in records if key in record]
-        if values:
-            found[name] = aggregate(values, aggregates.get(name, "mean"))
+        value = aggregate([record[key] for record in records if key in record], aggregates.get(name, "mean"))
+        if not math.isnan(value):
+            found[name] = value
     return found
 
 
 def summarise(metrics: Sequence[Metric], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What stands for these records: every metric that some of them have."""
-    found = {metric.name: [record[metric.key] for record in records if metric.key in record] for metric in metrics}
-    return {metric.name: aggregate(found[metric.name], metric.aggregate) for metric in metrics if found[metric.name]}
+    """What stands for these records: every metric that they define."""
+    values = {
+        metric.name: aggregate([record[metric.key] for record in records if metric.key in record], metric.aggregate)
+        for metric in metrics
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}

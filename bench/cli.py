@@ -301,16 +301,20 @@ def verify(folders: Folders) -> None:
     for folder in folders:
         if len(folders) > 1:
             print(f"{folder}:")
-        report = check_folder(folder)
+        try:
+            report = check_folder(folder)
+        except UserError as error:
+            wrong.append(str(error))
+            continue
         for line in report.checked:
             print(f"ok    {line}")
         for line in report.problems:
             print(f"WRONG {line}")
         if report.problems:
             checks = len(report.problems) + len(report.checked)
-            wrong.append(f"{folder}: {len(report.problems)} of {checks} checks failed")
+            wrong.append(f"{folder}: {len(report.problems)} of {checks} checks failed; do not use its numbers")
     if wrong:
-        raise UserError(f"{'; '.join(wrong)}; do not use {'its' if len(wrong) == 1 else 'their'} numbers")
+        raise UserError("; ".join(wrong))
 
 
 @app.command()

@@ -48,7 +48,7 @@ class Metric(NamedTuple):
     group: str = ""
     """Heading of the table of its own that it stands in with others of its kind; empty: the first one."""
     of: str = ""
-    """Key in the record that several metrics are computed from; empty: its own name."""
+    """Key in the record that several metrics are computed from, and none is called; empty: its own name."""
 
     @property
     def key(self) -> str:

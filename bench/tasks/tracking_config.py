@@ -55,8 +55,7 @@ class TrackingConfig(VideoConfig):
     eval_batch: int = 20
     """Clips followed side by side: fixed, so that an arm's score does not depend on its memory."""
 
-    def __post_init__(self) -> None:
-        """Raise `UserError` on the first field that is out of range."""
+    def _check_own(self) -> None:
         if self.iou_loss not in IOU_LOSSES:
             raise UserError(f"task.iou_loss must be one of {', '.join(IOU_LOSSES)}, got {self.iou_loss!r}")
         for name in ("search_size", "template_size", "max_gap", "update_interval", "eval_batch"):
@@ -78,7 +77,6 @@ class TrackingConfig(VideoConfig):
             )
         if self.leave_out is not None:
             object.__setattr__(self, "leave_out", tuple(self.leave_out))
-        super().__post_init__()
 
     def _check_files(self) -> None:
         if self.first_pixel not in (0, 1):

@@ -37,6 +37,7 @@ class VideoConfig(ClipOptions):
         """Raise `UserError` on the first field that is out of range."""
         if self.data not in self.known_data:
             raise UserError(f"task.data must be one of {', '.join(self.known_data)}, got {self.data!r}")
+        self._check_own()
         object.__setattr__(self, "factors", tuple(self.factors))
         for name, owners in self.only_of.items():
             default = type(self).__dataclass_fields__[name].default
@@ -45,6 +46,9 @@ class VideoConfig(ClipOptions):
                     f"task.{name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out"
                 )
         self._check_embedded() if self.embedded else self._check_files()
+
+    def _check_own(self) -> None:
+        """Raise `UserError` on the first option of the task itself that is out of range, whatever the data."""
 
     def _check_embedded(self) -> None:
         if self.data_path is not None:

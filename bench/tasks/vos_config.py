@@ -64,8 +64,7 @@ class VOSConfig(VideoConfig):
     """Share of the budget from which on it is of the hardest `ce_fraction` of the pixels."""
     ce_fraction: float = 0.15
 
-    def __post_init__(self) -> None:
-        """Raise `UserError` on the first field that is out of range."""
+    def _check_own(self) -> None:
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
         for name in ("image_size", "clip_frames", "max_gap", "objects", "eval_batch", "eval_size", "patch_multiple"):
             smallest = {"clip_frames": 2, "image_size": 16, "eval_size": 16}.get(name, 1)
@@ -75,7 +74,6 @@ class VOSConfig(VideoConfig):
                 )
         if self.objects > 254:
             raise UserError(f"task.objects must be at most 254, as masks are bytes, got {self.objects}")
-        super().__post_init__()
         for name in ("ce_start", "ce_end", "ce_fraction"):
             value = getattr(self, name)
             if not is_number(value) or not 0 <= value <= 1:

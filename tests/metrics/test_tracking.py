@@ -156,5 +156,6 @@ def test_conventions_are_named() -> None:
         "digits": 1,
         "note": "",
         "aggregate": "pooled",
+        "of": "",
         "group": "by factor",
     }
