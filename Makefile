@@ -15,7 +15,7 @@ BATCH =
 DEVICE =
 #: OUT         folder for the runs (empty: a new one under runs/)
 OUT =
-#: TASK        whose architectures `make measure-efficiency` measures: nvs, masked-image, hydrology, vos or tracking
+#: TASK        whose architectures `make measure-efficiency` measures: nvs, masked-image, hydrology, vos, tracking or openvocab
 TASK = nvs
 #: FILES       fixtures for `make parity`
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)

@@ -356,8 +356,8 @@ def test_a_folder_of_other_measurements_is_refused(small: list[str], tmp_path: P
 def test_unknown_task_and_preset(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match="task 'openvocab': has no efficiency tables; known: hydrology, masked-image, nvs, tracking, vos",
+        match="task 'weather': has no efficiency tables; known: hydrology, masked-image, nvs, openvocab, tracking, vos",
     ):
-        efficiency.measure("openvocab", console=Console(quiet=True), out=tmp_path)
+        efficiency.measure("weather", console=Console(quiet=True), out=tmp_path)
     with pytest.raises(UserError, match="preset 'huge': is none of tiny, small, paper"):
         measure(tmp_path / "made", preset="huge")

@@ -279,9 +279,9 @@ def test_folders_that_hold_nothing_to_show_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no efficiency\.json"):
         paper.write([tmp_path])
     with pytest.raises(
-        UserError, match="task 'openvocab' has no tables; known: hydrology, masked-image, nvs, tracking, vos"
+        UserError, match="task 'weather' has no tables; known: hydrology, masked-image, nvs, openvocab, tracking, vos"
     ):
-        paper.write([write_folder(tmp_path / "openvocab", task="openvocab")])
+        paper.write([write_folder(tmp_path / "weather", task="weather")])
     with pytest.raises(UserError, match="schema is 2, this version reads 1"):
         paper.write([write_folder(tmp_path / "later", schema=2)])
     with pytest.raises(UserError, match=r"protocol is 99\.0"):

@@ -125,6 +125,7 @@ TASKS = {
     "hydrology": "bench.experiment.efficiency.hydrology:Hydrology",
     "vos": "bench.experiment.efficiency.vos:VideoObjectSegmentation",
     "tracking": "bench.experiment.efficiency.tracking:Tracking",
+    "openvocab": "bench.experiment.efficiency.openvocab:OpenVocabulary",
 }
 
 

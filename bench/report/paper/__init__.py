@@ -9,12 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.report.paper import hydrology, masked_image, nvs, tracking, vos
+from bench.report.paper import hydrology, masked_image, nvs, openvocab, tracking, vos
 from bench.report.paper.layout import to_csv, to_latex, to_markdown
 from bench.report.paper.published import Published, read_published
 from bench.store.efficiency import RECORD, RENDERED, Efficiency, open_efficiency
 
-TASKS = {"nvs": nvs, "masked-image": masked_image, "hydrology": hydrology, "vos": vos, "tracking": tracking}
+TASKS = {
+    "nvs": nvs,
+    "masked-image": masked_image,
+    "hydrology": hydrology,
+    "vos": vos,
+    "tracking": tracking,
+    "openvocab": openvocab,
+}
 TABLES = {task: module.make_tables for task, module in TASKS.items()}
 """Task -> what makes its tables; a task that registers here brings ``bench/published/TASK.yaml``."""
 FIGURES = {task: module.write_figures for task, module in TASKS.items()}
