@@ -342,7 +342,8 @@ class CATSeg(nn.Module):
                 label = torch.where(value > best, place + start, label)
                 best = torch.maximum(value, best)
             start += part.shape[1]
-        assert best is not None and label is not None
+        assert best is not None
+        assert label is not None
         return torch.where(best.isfinite(), label, -1)
 
     def _logits(self, image: Tensor, text: Tensor) -> Tensor:
