@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from models.catseg_aggregator import PREFIX, CATSegAggregator, CATSegAggregatorConfig
 from models.layers.clip_towers import CLIPImage, CLIPTowers
 from models.layers.clip_weights import RANDOM, build_clip, split_attention
-from models.layers.config import build_config, require_choice, require_positive
+from models.layers.config import build_config, require_choice, require_count, require_positive
+from models.layers.cosine_head import CosineHead
 from models.layers.image_tower import FINE, SmallImageTower
 from models.layers.minilm import MiniLMTower
 from models.layers.sliding_window import SlidingWindow
@@ -83,8 +84,13 @@ class CATSegConfig(CATSegAggregatorConfig):
     text_width: int = 64
     """Width of the small text tower."""
     text_layers: int = 2
+    """Its attention blocks; with 0 a text is the mean of what each token says at its place, whatever stands beside it, so
+    that words that are known make up new names."""
     tower_heads: int = 4
     """Attention heads of both small towers."""
+    head: str = "aggregator"
+    """What stands on the towers: the ``aggregator``, or ``cosine``, a scaled cosine alone, at the grid's resolution. It aligns
+    towers that are learned from scratch, as CLIP's are before CAT-Seg begins: pretrain with it, then aggregate."""
     inference: str = "sliding"
     """``sliding``: overlapping windows and a global one; ``single``: the global one alone."""
     overlap: float = 0.333
@@ -94,12 +100,14 @@ class CATSegConfig(CATSegAggregatorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "crop_size", "image_layers", "text_width", "text_layers", "tower_heads")
+        require_positive(self, "crop_size", "image_layers", "text_width", "tower_heads")
+        require_count(self, "text_layers")
         require_choice(self, "class_list", ("drawn", "fixed"))
         require_choice(self, "towers", tuple(TOKENIZERS))
         require_choice(self, "guidance_backbone", ("none", "swin-b"))
         require_choice(self, "train_towers", TRAIN_TOWERS)
         require_choice(self, "text_training", ("graph", "cached"))
+        require_choice(self, "head", ("aggregator", "cosine"))
         require_choice(self, "inference", ("sliding", "single"))
         for name, length in (("image_widths", 3), ("guidance_layers", 2)):
             values = getattr(self, name)
@@ -202,6 +210,8 @@ PRESETS: dict[str, CATSegConfig] = {
         tokenizer="bytes",
         towers="small",
         train_towers="all",
+        image_layers=1,
+        text_layers=0,
         inference="single",
     ),
     "small": CATSegConfig(
@@ -223,6 +233,7 @@ PRESETS: dict[str, CATSegConfig] = {
         image_widths=(64, 128, 256),
         image_layers=4,
         text_width=128,
+        text_layers=0,
         inference="single",
     ),
     "paper": CATSegConfig(test_pooling_size=(1, 1), clip_weights="openai"),
@@ -236,6 +247,7 @@ class CATSeg(nn.Module):
     config: CATSegConfig
     image_tower: CLIPImage | SmallImageTower
     backbone: SwinGuidance | None
+    aggregator: CATSegAggregator | None
 
     def __init__(self, config: CATSegConfig) -> None:
         """Build the towers, filled with what was trained elsewhere, and the aggregator.
@@ -248,8 +260,9 @@ class CATSeg(nn.Module):
         self.clip: CLIPTowers | None = None
         self.clip_identity: dict[str, str] = {}
         self.backbone = None
-        separate = config.guidance_backbone != "none"
-        guided = (False,) * 3 if separate else config.guided
+        cosine = config.head == "cosine"
+        separate = config.guidance_backbone != "none" and not cosine
+        guided = (False,) * 3 if separate or cosine else config.guided
         if config.towers == "clip":
             self.clip, self.clip_identity = build_clip(
                 config.clip_model, config.clip_weights, own_residual=config.version == "2023"
@@ -281,7 +294,8 @@ class CATSeg(nn.Module):
                 ).requires_grad_(trained)
         if separate:
             self.backbone = SwinGuidance(config.grid, config.guidance_weights, config.guided)
-        self.aggregator = CATSegAggregator(config)
+        self.cosine = CosineHead() if cosine else None
+        self.aggregator = None if cosine else CATSegAggregator(config)
         self._cache = TextCache() if config.text_training == "cached" else None
 
     @property
@@ -356,8 +370,10 @@ class CATSeg(nn.Module):
         if image.shape[1:] != (3, edge, edge):
             raise ValueError(f"image must be [B, 3, {edge}, {edge}], as crop_size says, got {list(image.shape)}")
         maps = self.image_tower(image)
+        head = self.cosine or self.aggregator
+        assert head is not None
         guidance = maps.guidance if self.backbone is None else self.backbone(image).guidance
-        logits: Tensor = self.aggregator(maps.features, text, *guidance)["logits"]
+        logits: Tensor = head(maps.features, text, *guidance)["logits"]
         return logits
 
     def _read(self, names: Tensor) -> Tensor:
@@ -385,6 +401,8 @@ class CATSeg(nn.Module):
             ValueError: an unknown option, or a key that is missing, superfluous or of another shape; the message names it.
         """
         options = build_config(cls.config_class, config)
+        if options.head != "aggregator":
+            raise ValueError(f"head must be aggregator, which published checkpoints hold, got {options.head}")
         model = cls(replace(options, clip_weights=RANDOM, guidance_weights=RANDOM))
         parts: dict[str, dict[str, Tensor]] = {"aggregator": {}, "clip": {}, "backbone": {}, "": {}}
         prefixes = {PREFIX: "aggregator", CLIP_PREFIX: "clip", "backbone.": "backbone"}
@@ -454,4 +472,6 @@ class CATSeg(nn.Module):
         if self._cache is None:
             text += self.reader.encode_flops(length)
         image = self.image_tower.flops() + (0 if self.backbone is None else self.backbone.flops())
-        return samples * image + lists * classes * prompts * text + self.aggregator.flops(features)
+        head = self.cosine or self.aggregator
+        assert head is not None
+        return samples * image + lists * classes * prompts * text + head.flops(features)

@@ -20,8 +20,10 @@ from bench.experiment import resolve
 from bench.tasks.hydrology_config import HydrologyConfig
 from bench.tasks.masked_image_config import MaskedImageConfig
 from bench.tasks.nvs_config import NVSConfig
+from bench.tasks.openvocab_config import OpenVocabularyConfig
 from bench.tasks.tracking_config import TrackingConfig
 from bench.tasks.vos_config import VOSConfig
+from models.catseg import CATSegConfig
 from models.crossmae import CrossMAEConfig
 from models.efficient_lvsm import EfficientLVSMConfig
 from models.hydrology_mae import HydrologyMAEConfig
@@ -33,12 +35,14 @@ from models.vos_memory import VOSMemoryConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 VIEW_SYNTHESIS, MASKED, VIDEO = "view-synthesis.md", "masked-pretraining.md", "video.md"
+OPEN_VOCABULARY = "open-vocabulary.md"
 OPTIONS = {
     VIEW_SYNTHESIS: (
         EfficientLVSMConfig, LVSMDecoderOnlyConfig, LVSMEncoderDecoderConfig, ImageEncoderConfig, RepaConfig, NVSConfig
     ),
     MASKED: (MAEConfig, CrossMAEConfig, HydrologyMAEConfig, MaskedImageConfig, HydrologyConfig),
     VIDEO: (VOSMemoryConfig, MixFormerCvTConfig, MixFormerViTConfig, VOSConfig, TrackingConfig),
+    OPEN_VOCABULARY: (CATSegConfig, OpenVocabularyConfig),
 }  # fmt: skip
 
 

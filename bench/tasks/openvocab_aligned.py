@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from bench.tasks.openvocab_config import OpenVocabularyConfig
 
 FIELDS = ("image_features", "text_features", "guidance_0", "guidance_1", "guidance_2")
-REGIONS = (4, 9)
+REGIONS = (6, 10)
 """Fewest regions of a picture, and one more than most."""
 STRETCH = 1.6
 """Most that distances along an axis count more or less than along the other, region by region."""
-REGION_NOISE = 1.3
+REGION_NOISE = 0.6
 """Length of the part of the noise that a region's tokens have in common, over the length of a class."""
 PROMPT_NOISE = 0.3
 """Length of what tells a prompt of a class from its others."""
-GUIDANCE_NOISE = 0.5
+GUIDANCE_NOISE = 0.1
 """Deviation of the noise on guidance, whose regions are random vectors of deviation 1."""
 NOTICE = (
     "Features are made up and agree with names from the start: numbers compare what heads make of given features, and say nothing of "

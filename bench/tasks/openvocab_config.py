@@ -57,10 +57,10 @@ class OpenVocabularyConfig:
     test_images: int | None = 100
     words_images: int = 40
     """``embedded`` only: pictures that also show things with a word that training lacks; a control, scored apart. 0: none."""
-    textures: int = 3
+    textures: int = 2
     """``embedded`` only: words of each kind that names are composed of."""
     colours: int = 6
-    shapes: int = 5
+    shapes: int = 4
     crop_size: int = 64
     """Height and width of training crops in pixels."""
     scale: tuple[float, float] = (1.0, 1.25)
@@ -85,7 +85,7 @@ class OpenVocabularyConfig:
     """``aligned`` only: prompts P of a class, each with noise of its own where there are several."""
     seen_classes: int = 12
     unseen_classes: int = 12
-    feature_noise: float = 3.2
+    feature_noise: float = 4.3
     """``aligned`` only: length of the noise that is added to each image token, whose class is a vector of length 1."""
     eval_batch: int = 4
     """Pictures in one evaluation batch, where they have one size: fixed, so that an arm's score does not depend on its memory."""
@@ -205,10 +205,17 @@ SMALL: dict[str, Any] = {
     "train_images": 20_000,
     "test_images": 400,
     "words_images": 100,
+    "textures": 3,
     "colours": 8,
     "shapes": 8,
     "crop_size": 128,
     "classes_per_list": 32,
+    "feature_width": 256,
+    "grid": 16,
+    "guidance_widths": (256, 128, 64),
+    "seen_classes": 64,
+    "unseen_classes": 64,
+    "feature_noise": 8.0,
 }
 
 

@@ -58,7 +58,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class SmallTextTower(nn.Module):
-    """Blocks of self-attention over the tokens of a name, whose mean is its feature; texts may be of any length."""
+    """Blocks of self-attention over the tokens of a name, whose mean is its feature; texts may be of any length.
+
+    Without blocks it is the mean of what each token says at its place: a token adds the same beside any others.
+    """
 
     def __init__(self, vocabulary: int, width: int, layers: int, heads: int, channels: int) -> None:
         super().__init__()

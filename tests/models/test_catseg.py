@@ -108,6 +108,19 @@ def test_a_fixed_list_is_a_drawn_one_that_all_samples_share():
     torch.testing.assert_close(model(**batch)["logits"], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_towers_aligned_by_cosine_fit_the_aggregator():
+    aligned = small(head="cosine")
+    weights = aligned.state_dict()
+    assert {name.split(".")[0] for name in weights} == {"image_tower", "text_tower", "cosine"}
+    fresh = small().load_state_dict({k: v for k, v in weights.items() if "tower" in k}, strict=False)
+    assert fresh.unexpected_keys == []
+    assert all(name.startswith("aggregator.") for name in fresh.missing_keys)
+    batch = inputs()
+    assert aligned(**batch)["logits"].shape == (2, 5, 4, 4)
+    text = aligned.encode_text(batch["names"][0])
+    assert aligned.segment(torch.rand(1, 3, 20, 24), text, (20, 24)).shape == (1, 5, 20, 24)
+
+
 def test_gradients_reach_every_weight():
     model = small(prompts=2)
     model(**inputs(prompts=2))["logits"].square().mean().backward()
@@ -131,6 +144,8 @@ def test_bfloat16_is_finite():
         ({"appearance_guidance": (16, 8)}, "appearance_guidance must begin with 12, which the towers give, got 16"),
         ({"decoder_guidance": ((10, 8), (8, 4))}, "decoder_guidance must begin with 6"),
         ({"guidance_backbone": "swin-b"}, "appearance_guidance must begin with 512"),
+        ({"head": "none"}, "head must be one of aggregator, cosine, got 'none'"),
+        ({"text_layers": -1}, "text_layers must be an integer >= 0, got -1"),
         ({"overlap": 1}, "overlap must be at least 0 and below 1"),
         ({"test_size": 21}, "got 21: try 24"),
         ({"image_widths": (8, 16)}, "image_widths must hold 3 integers"),
@@ -239,6 +254,7 @@ def test_flops_three_ways():
     [
         {},
         {"text_training": "cached", "class_list": "fixed"},
+        {"head": "cosine", "text_layers": 0},
         {"tokenizer": "minilm", "text_training": "cached", "decoder_guidance": ((10, 6), (0, 4))},
         {"tokenizer": "minilm", "class_list": "fixed"},
     ],

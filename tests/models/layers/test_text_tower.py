@@ -23,6 +23,13 @@ def test_padding_does_not_matter_and_order_does():
     assert not torch.allclose(short, tower.encode(ids("cone red", length=8)), atol=1e-3)
 
 
+def test_without_blocks_a_token_adds_the_same_beside_any_other():
+    tower = randomise(SmallTextTower(BYTES, width=16, layers=0, heads=2, channels=12))
+    first, second, third, fourth = tower.encode(torch.tensor([[5, 6, 0], [5, 8, 0], [7, 6, 0], [7, 8, 0]]))
+    torch.testing.assert_close(first - second, third - fourth, atol=1e-5, rtol=1e-4)
+    assert (first - second).abs().max() > 1e-2
+
+
 def test_an_empty_text_is_finite():
     assert small().encode(ids("", "a")).isfinite().all()
 
