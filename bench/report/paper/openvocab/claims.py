@@ -54,7 +54,7 @@ def _never(reason: str) -> Verdict:
 def _quality(comparison: str) -> Verdict:
     return _never(
         f"quality is no matter of counting and timing, and data and weights are not part of Isochron; {comparison} trains "
-        "the two on rendered scenes for equal time"
+        "the two on embedded data for equal time"
     )
 
 
