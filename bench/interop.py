@@ -28,6 +28,7 @@ LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-4
 """Allowed difference of a gradient's norm, as a share of max(norm, `GRADIENT_FLOOR`)."""
 GRADIENT_FLOOR = 1e-6
+LOSSES = ("mse", "mean-square", "model")
 METRIC_TOLERANCE = 1e-6
 """Allowed difference of a metric, in percent points."""
 ROUND_OFF = 2.0**-23
@@ -127,7 +128,8 @@ def _fixture(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, s
         if field not in metadata:
             raise UserError(f"{path}: metadata field {field!r} is missing: no parity fixture of an architecture")
     config = _json_object(path, metadata, "config")
-    if "loss" not in parts["out"] and parts["grad_norm"]:
+    trained = parts["grad_norm"] or not parts["out"] or metadata.get("loss") in LOSSES
+    if "loss" not in parts["out"] and trained:
         raise UserError(f"{path}: tensor 'out/loss' is missing: the fixture is incomplete")
     return ParityFixture(
         path=path,

@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.catseg_aggregator import PREFIX, CATSegAggregator, CATSegAggregatorConfig
@@ -387,7 +388,8 @@ class CATSeg(nn.Module):
             encoded = self.reader.encode(texts)
         else:
             encoded = torch.cat([self.reader.encode(part) for part in texts.split(ROWS)])
-        return self.reader.project(encoded).unflatten(0, names.shape[:3])
+        # Prompts are of one length before they are averaged (published predictor).
+        return F.normalize(self.reader.project(encoded), dim=-1).unflatten(0, names.shape[:3])
 
     @classmethod
     def from_reference(cls, state: Mapping[str, Any], **config: Any) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from bench.conformance import Finding, check
 from bench.contracts import Batch, Causality
 from bench.experiment.check import check_architecture
 from bench.tasks.nvs import NovelViewSynthesis, NVSConfig
+from bench.tasks.openvocab import OpenVocabulary
+from bench.tasks.openvocab_config import PRESETS as OPEN_PRESETS
 from tests import planted
 
 
@@ -84,6 +87,23 @@ def test_what_cannot_run_is_one_line_and_not_a_crash(
     found = failures(check(build, task))
     assert any(line in detail for detail in found.values()), found
     assert found["all other checks"] == "not run, because 'forward and loss' failed"
+
+
+def test_classes_may_stand_in_any_order(tmp_path: Path) -> None:
+    from models.catseg_aggregator import PRESETS as HEADS
+    from models.catseg_aggregator import CATSegAggregator
+
+    class Counter(CATSegAggregator):
+        """Prefers the first classes of a list."""
+
+        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            logits = super().forward(**inputs)["logits"]
+            return {"logits": logits - 0.01 * torch.arange(logits.shape[1])[:, None, None]}
+
+    task = OpenVocabulary(replace(OPEN_PRESETS["tiny"], data="aligned"), tmp_path)
+    found = failures(check(lambda: Counter(replace(HEADS["tiny"], layers=1)), task))
+    assert list(found) == ["symmetries"]
+    assert "order of the classes must not matter" in found["symmetries"]
 
 
 def test_a_loss_that_is_finite_only_sometimes_fails(task: NovelViewSynthesis) -> None:

@@ -59,6 +59,11 @@ def test_inference_alone_has_no_loss(tmp_path):
     assert [deviation.kind for deviation in report.deviations] == ["output"]
     save_file({**tensors, "out/probabilities": tensors["out/probabilities"] + 1e-3}, path, metadata)
     assert not check_parity(path).passed
+    without = {name: value for name, value in tensors.items() if name.startswith("in/")}
+    for held, told in ((tensors, {**metadata, "loss": "mean-square"}), (without, metadata)):
+        save_file(held, path, told)
+        with pytest.raises(UserError, match="the fixture is incomplete"):
+            check_parity(path)
 
 
 # --- the published implementations ---------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ def open_labelled(spec: LabelledSpec, split: str) -> LabelledFolder:
     scored, evaluation_map = vocabulary, None
     if layout and (first := layout.background_from) is not None:
         told += f"; predictions from class {first} on count as background"
-        scored = make_vocabulary((*names[:first], BACKGROUND), spec.trained_on)
+        # Not a class whose name could be unseen: it is whatever is none of the others.
+        scored = make_vocabulary((*names[:first], BACKGROUND), spec.trained_on and (*spec.trained_on, BACKGROUND))
         evaluation_map = tuple(min(index, first) for index in range(len(names)))
     return open_pairs(
         root,

@@ -257,10 +257,17 @@ def measure_inference(session: Session, batches: Mapping[str, int]) -> None:
 
     def measured(size: int) -> dict[str, latency.LatencyResult]:
         inputs = _inputs(task, case(size)[0], device)
-        ready = {label: made(model, inputs) for label, model in models.items()}
+        ready = {}
+
+        def precision(label: str) -> torch.autocast:
+            return torch.autocast(device.type, torch.bfloat16, enabled=arms[label].training.precision == "bf16")
+
+        for label, model in models.items():
+            with precision(label):
+                ready[label] = made(model, inputs)
 
         def call(label: str) -> None:
-            with torch.autocast(device.type, torch.bfloat16, enabled=arms[label].training.precision == "bf16"):
+            with precision(label):
                 ready[label]()
 
         calls = {label: partial(call, label) for label in models}

@@ -88,8 +88,8 @@ class AlignedFeatures:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def vocabulary(self, split: str) -> Vocabulary:
-        """The seen classes in training, all of them otherwise."""
-        return self._vocabularies["train" if split == "train" else "test"]
+        """The seen classes in training and validation, all of them in the test."""
+        return self._vocabularies["test" if split == "test" else "train"]
 
     @cached_property
     def text(self) -> Floats:
@@ -124,7 +124,7 @@ class AlignedFeatures:
     def evaluated(self, split: str, index: int) -> Sample:
         """A picture of ``validation`` or ``test``: the same for good."""
         draw = of_name(f"openvocab/aligned/{VERSION}/{split}/{index}")
-        return self.sample(draw, np.arange(len(self._directions)))
+        return self.sample(draw, np.arange(len(self.vocabulary(split).names)))
 
     def sample(self, draw: np.uint64, pool: NDArray[np.int64]) -> Sample:
         """A picture of regions of different classes of `pool`."""

@@ -25,7 +25,10 @@ def metrics(config: OpenVocabularyConfig) -> tuple[Metric, ...]:
     """The headline first: harmonic mean of seen and unseen where every test has both, else the mean IoU of all classes."""
     by_group = (
         _percent(
-            "miou_harmonic", "mIoU, harmonic", "harmonic", "harmonic mean of the mIoU of seen and of unseen classes"
+            "miou_harmonic",
+            "mIoU, harmonic",
+            "harmonic",
+            "harmonic mean of the mIoU of seen and of unseen classes, or the one of them that there is",
         ),
         _percent("miou_seen", "mIoU, seen", "miou-gt:seen", f"classes whose names training has; {GT} (miou_gt)"),
         _percent(

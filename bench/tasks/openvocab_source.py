@@ -37,7 +37,9 @@ def open_pictures(
     path = (config.test_path or config.data_path) if split == "test" else config.data_path
     if path is None:
         raise UserError(f"task.data_path is not set: give the folder of {data}, or set task.data: embedded")
-    class_file = config.test_class_file if tested else config.class_file
+    class_file = config.class_file
+    if split == "test" and (tested or config.test_class_file is not None):
+        class_file = config.test_class_file
     spec = LabelledSpec(
         data=data,
         path=Path(path).expanduser(),

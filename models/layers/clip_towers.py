@@ -57,6 +57,7 @@ class CLIPTowers(nn.Module):
 
     visual: Any
     transformer: Any
+    unread: tuple[str, ...] = ("visual.",)
 
     def __init__(self, clip: Any, own_residual: bool) -> None:
         """Take the parts of an open_clip model over.

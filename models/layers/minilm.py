@@ -56,6 +56,7 @@ class MiniLMTower(nn.Module):
 
     embeddings: Any
     encoder: Any
+    unread: tuple[str, ...] = ("proj.",)
     WIDTH, LAYERS, HEADS, HIDDEN, VOCABULARY, POSITIONS, EPS = 384, 6, 12, 1536, 30522, 512, 1e-12
 
     def __init__(self, channels: int, *, trained: bool) -> None:

@@ -27,6 +27,8 @@ class TextTower(Protocol):
 
     encoded_width: int
     """E."""
+    unread: tuple[str, ...]
+    """Prefixes of weights that `encode` does not read, such as those of an image tower in the same module."""
 
     def encode(self, tokens: Tensor) -> Tensor:
         """[N, L] int64 -> [N, E]; what a frozen tower can do once for all."""
@@ -62,6 +64,8 @@ class SmallTextTower(nn.Module):
 
     Without blocks it is the mean of what each token says at its place: a token adds the same beside any others.
     """
+
+    unread: tuple[str, ...] = ()
 
     def __init__(self, vocabulary: int, width: int, layers: int, heads: int, channels: int) -> None:
         super().__init__()
@@ -104,25 +108,36 @@ class TextCache:
     def __init__(self) -> None:
         self._rows: dict[bytes, int] = {}
         self._encoded: Tensor | None = None
-        self._weights: tuple[object, ...] = ()
+        self._versions: tuple[tuple[int, int], ...] = ()
+        self._weights: list[nn.Parameter] = []
 
     def encode(self, tower: TextTower, tokens: Tensor) -> Tensor:
         """[N, L] -> [N, E], read by ``tower`` where they have not been, in fp32 and without gradients."""
         assert isinstance(tower, nn.Module)
-        # A number in a tensor is never changed without its version, a tensor never replaced without its address.
-        weights = tuple((weight.data_ptr(), weight._version) for weight in tower.parameters())
-        if weights != self._weights:
-            self._rows, self._encoded, self._weights = {}, None, weights
+        # A load, a step and all else that writes into a weight raise its version; moving it to a device does not change it. The
+        # weights themselves are kept, so that no other one can ever have their identity.
+        read = [(name, weight) for name, weight in tower.named_parameters() if not name.startswith(tower.unread)]
+        versions = tuple((id(weight), weight._version) for _, weight in read)
+        if versions != self._versions:
+            self._rows, self._encoded, self._versions, self._weights = (
+                {},
+                None,
+                versions,
+                [weight for _, weight in read],
+            )
         keys = [row.tobytes().rstrip(b"\0") for row in tokens.cpu().numpy()]
         missing = {key: place for place, key in enumerate(keys) if key not in self._rows}
         if missing:
             # Not under inference mode, whose tensors training could not use later.
             with torch.inference_mode(False), torch.no_grad(), full_precision(tokens.device):
                 texts = tokens[list(missing.values())].clone()
-                new = [tower.encode(part) for part in texts.split(ROWS)]
-                self._encoded = torch.cat([*([] if self._encoded is None else [self._encoded]), *new])
+                # One by one: rounding must not tell which texts were read together, or a resumed run would not be the same.
+                new = [tower.encode(text) for text in texts.split(1)]
+                known = [] if self._encoded is None else [self._encoded.to(tokens.device)]
+                self._encoded = torch.cat([*known, *new])
             self._rows |= {key: len(self._rows) + number for number, key in enumerate(missing)}
         assert self._encoded is not None
+        self._encoded = self._encoded.to(tokens.device)
         return self._encoded[torch.tensor([self._rows[key] for key in keys], device=tokens.device)]
 
     def __deepcopy__(self, memo: dict[int, object]) -> TextCache:

@@ -54,7 +54,7 @@ def test_everything_behind_the_20_classes_counts_as_background(tmp_path: Path) -
     assert pictures.evaluation_map == (*range(20), *[20] * 39)
     assert len(pictures.vocabulary.names) == 59
     assert pictures.scored.names == (*pictures.vocabulary.names[:20], "background")
-    assert [index for index, group in enumerate(pictures.scored.groups) if group == "seen"] == [3]
+    assert [index for index, group in enumerate(pictures.scored.groups) if group == "seen"] == [3, 20]
     assert [index for index, group in enumerate(pictures.vocabulary.groups) if group == "seen"] == [3, 40]
     with pytest.raises(UserError, match="voc-20b is for tests alone"):
         opened("voc-20b", tmp_path, "train")

@@ -192,7 +192,10 @@ def test_chunks_of_classes_change_nothing():
     for part in (model, model.aggregator):
         part.config = replace(part.config, class_chunk=2)
     torch.testing.assert_close(model.segment(batch["image"], text, (20, 20)), whole, atol=1e-5, rtol=0)
-    assert (model.segment_labels(batch["image"], text, (20, 20)) == labels).float().mean() > 0.999
+    first, second = whole.topk(2, dim=1).values.unbind(1)
+    clear = first - second > 1e-5  # the classes of a random model are close to one another
+    assert clear.float().mean() > 0.5
+    assert torch.equal(model.segment_labels(batch["image"], text, (20, 20))[clear], labels[clear])
 
 
 @pytest.mark.parametrize("text_training", ["graph", "cached"])
@@ -234,11 +237,20 @@ def test_a_cached_tower_reads_a_name_once(monkeypatch):
     encode = model.text_tower.encode
     monkeypatch.setattr(model.text_tower, "encode", lambda tokens: read.append(len(tokens)) or encode(tokens))
     model(**batch), model.encode_text(batch["names"][0])
-    assert read == [10]
+    assert read == [1] * 10
     model.text_tower.load_state_dict({name: value * 2 for name, value in model.text_tower.state_dict().items()})
     model.encode_text(batch["names"][0])
-    assert read == [10, 5]
+    assert read == [1] * 15
     assert isinstance(copy.deepcopy(model)._cache, TextCache)
+
+
+def test_what_is_cached_of_a_text_does_not_depend_on_what_is_read_with_it():
+    model, names = small(text_training="cached").eval(), inputs()["names"][0]
+    together = model.encode_text(names)
+    alone = copy.deepcopy(model)
+    for number in reversed(range(len(names))):
+        alone.encode_text(names[number : number + 1])
+    assert torch.equal(alone.encode_text(names), together), "or a run that goes on is not the same to the bit"
 
 
 # --- counting ------------------------------------------------------------------------------------------------------

@@ -44,9 +44,12 @@ def test_flops():
 class Counting(torch.nn.Module):
     """A tower that remembers what it read."""
 
+    unread = ("other.",)
+
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
+        self.other = torch.nn.Linear(1, 1)
         self.read = []
 
     def encode(self, tokens):
@@ -69,12 +72,22 @@ def test_the_cache_forgets_when_the_weights_change(change):
     cache.encode(tower, texts)
     with torch.no_grad():
         if change == "load":
-            tower.load_state_dict({"weight": torch.tensor([2.0])})
+            tower.load_state_dict({**tower.state_dict(), "weight": torch.tensor([2.0])})
         elif change == "in place":
             tower.weight.mul_(2)
         else:
             tower.weight = torch.nn.Parameter(torch.tensor([2.0]))
     assert cache.encode(tower, texts).item() == 10
+
+
+def test_the_cache_keeps_what_other_weights_and_moves_do_not_change():
+    cache, tower, texts = TextCache(), Counting(), torch.tensor([[5, 0]])
+    cache.encode(tower, texts)
+    with torch.no_grad():
+        tower.other.weight.mul_(2)
+    tower.weight.data = tower.weight.data.clone()  # as a move to a device and back does
+    assert cache.encode(tower, texts).item() == 5
+    assert len(tower.read) == 1
 
 
 def test_what_was_cached_in_evaluation_can_be_trained_on():

@@ -53,8 +53,8 @@ def _never(reason: str) -> Verdict:
 
 def _quality(comparison: str) -> Verdict:
     return _never(
-        f"quality is no matter of counting and timing, and data and weights are not part of Isochron; {comparison} trains "
-        "the two on embedded data for equal time"
+        f"quality is no matter of counting and timing, and data and weights are not part of Isochron; {comparison} trains such arms "
+        "on data of the harness's own for equal time"
     )
 
 
@@ -317,9 +317,9 @@ RULES: Mapping[str, Verdict] = {
     ),
     "volume-accuracy": _quality("ovseg-volume"),
     "seen-unseen": _quality("ovseg-volume"),
-    "parts-accuracy": _quality("ovseg-guidance"),
-    "decoder-accuracy": _never("quality is no matter of counting and timing; the option decoder switches it off"),
-    "frozen-accuracy": _quality("ovseg-text"),
+    "parts-accuracy": _quality("ovseg-head (space, classes) and ovseg-guidance"),
+    "decoder-accuracy": _quality("ovseg-head"),
+    "frozen-accuracy": _never(BENCHMARK),
     "tuning-memory": _never("the memory is of a GPU with CLIP's weights, optimizer and a batch that is not given"),
     "class-attention": _none_published,
     "toy-volume": _quality("ovseg-volume"),
