@@ -282,13 +282,6 @@ def _padded_time(efficiency: Efficiency, entry: Published) -> str:
     return f"measured: full over linear: {', '.join(said)}" if said else untested("it was not timed")
 
 
-def _none_published(efficiency: Efficiency, entry: Published) -> str:
-    calls = {t: quotient(*(attention(efficiency, kind, "block", t) for kind in ("full", "linear"))) for t in (20, 847)}
-    known = [f"{shown(ratio)} at {classes} classes" for classes, ratio in calls.items() if ratio is not None]
-    cost = f"measured: cost alone: class block, full over linear, {', '.join(known)}; " if known else ""
-    return f"{cost or 'not testable here: '}their quality at equal time is the comparison ovseg-class-attention"
-
-
 def _pooled(efficiency: Efficiency, entry: Published) -> str:
     return untested(
         "no output is compared here; the option test_pooling_size sets both modes apart or alike, and parity holds for both"
@@ -321,7 +314,6 @@ RULES: Mapping[str, Verdict] = {
     "decoder-accuracy": _quality("ovseg-head"),
     "frozen-accuracy": _never(BENCHMARK),
     "tuning-memory": _never("the memory is of a GPU with CLIP's weights, optimizer and a batch that is not given"),
-    "class-attention": _none_published,
     "toy-volume": _quality("ovseg-volume"),
     "speed": _speed,
     "picture-macs": _picture_macs,
