@@ -29,6 +29,7 @@ GRADIENT_TOLERANCE = 1e-4
 """Allowed difference of a gradient's norm, as a share of max(norm, `GRADIENT_FLOOR`)."""
 GRADIENT_FLOOR = 1e-6
 LOSSES = ("mse", "mean-square", "model")
+"""Kinds of loss that a fixture may name, see `ParityFixture.loss`; one that names any of them must hold its value."""
 METRIC_TOLERANCE = 1e-6
 """Allowed difference of a metric, in percent points."""
 ROUND_OFF = 2.0**-23

@@ -31,7 +31,7 @@ from models.layers.image_tower import FINE, SmallImageTower
 from models.layers.minilm import MiniLMTower
 from models.layers.sliding_window import SlidingWindow
 from models.layers.swin_guidance import CHANNELS, SwinGuidance, published_keys
-from models.layers.text_tower import BYTES, ROWS, SmallTextTower, TextCache, TextTower
+from models.layers.text_tower import BYTES, SmallTextTower, TextCache, TextTower
 from models.layers.vit import require_divisible
 from models.reference import load_strictly, unwrap_keys
 
@@ -39,6 +39,8 @@ TOKENIZERS = {"small": ("bytes", "minilm"), "clip": ("clip",)}
 """Token ids that the text towers beside each image tower read."""
 TRAIN_TOWERS = ("qv", "attention", "full", "all", "none")
 CLIP_PREFIX = "sem_seg_head.predictor.clip_model."
+ROWS = 512
+"""Texts that a tower reads at a time where no gradient is kept."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ from models.layers.vit import Block, block_flops, layer_norm
 
 BYTES = 256
 """Ids of the byte tokenizer, UTF-8 as it is; no name holds byte 0, which is padding."""
-ROWS = 512
-"""Texts that a tower reads at a time where no gradient is kept."""
 
 
 class TextTower(Protocol):
