@@ -49,9 +49,18 @@ NOTICE = (
     "Features are made up and agree with names from the start: numbers compare what heads make of given features, and say nothing of "
     "images or of language."
 )
-VERSION = "1"
+VERSION = "2"
 """Bumped whenever a change here moves a number."""
-OPTIONS = ("feature_width", "grid", "guidance_widths", "prompts", "seen_classes", "unseen_classes", "feature_noise")
+OPTIONS = (
+    "data_seed",
+    "feature_width",
+    "grid",
+    "guidance_widths",
+    "prompts",
+    "seen_classes",
+    "unseen_classes",
+    "feature_noise",
+)
 """What else determines the features."""
 
 Floats = NDArray[np.float32]
@@ -94,15 +103,21 @@ class AlignedFeatures:
     @cached_property
     def text(self) -> Floats:
         """Features [classes, P, C] of all prompts."""
-        config, generator = self._config, np.random.default_rng(int(of_name("openvocab/aligned/prompts")))
+        config, generator = self._config, self._generator("prompts")
         noise = _directions(generator, (len(self._directions), config.prompts, config.feature_width))
         return self._directions[:, None] + (PROMPT_NOISE * (config.prompts > 1)) * noise
 
     @cached_property
     def _directions(self) -> Floats:
         """[classes, C], of length 1."""
-        config, generator = self._config, np.random.default_rng(int(of_name(f"openvocab/aligned/{VERSION}")))
+        config, generator = self._config, self._generator("classes")
         return _directions(generator, (config.seen_classes + config.unseen_classes, config.feature_width))
+
+    def _draw(self, what: str) -> np.uint64:
+        return of_name(f"openvocab/aligned/{VERSION}/{self._config.data_seed}/{what}")
+
+    def _generator(self, what: str) -> np.random.Generator:
+        return np.random.default_rng(int(self._draw(what)))
 
     def host_batch(self, indices: np.ndarray, draws: np.ndarray) -> Batch:
         """Training samples: `indices` [B] count them, `draws` [B] uint64 say what they are."""
@@ -123,8 +138,7 @@ class AlignedFeatures:
 
     def evaluated(self, split: str, index: int) -> Sample:
         """A picture of ``validation`` or ``test``: the same for good."""
-        draw = of_name(f"openvocab/aligned/{VERSION}/{split}/{index}")
-        return self.sample(draw, np.arange(len(self.vocabulary(split).names)))
+        return self.sample(self._draw(f"{split}/{index}"), np.arange(len(self.vocabulary(split).names)))
 
     def sample(self, draw: np.uint64, pool: NDArray[np.int64]) -> Sample:
         """A picture of regions of different classes of `pool`."""

@@ -31,6 +31,7 @@ class OpenVocabularyConfig:
         **dict.fromkeys(("crop_size", "scale", "tokenizer", "text_length", "templates"), PICTURES),
         **dict.fromkeys(("feature_width", "grid", "guidance_widths"), ("aligned",)),
         **dict.fromkeys(("prompts", "seen_classes", "unseen_classes", "feature_noise"), ("aligned",)),
+        "data_seed": ("embedded", "aligned"),
     }
     """Options -> the only data that have them."""
 
@@ -49,6 +50,8 @@ class OpenVocabularyConfig:
     """Real data only: its folder; null: `data_path`."""
     test_class_file: str | None = None
     """Real data only: file of the class names of `test_data`."""
+    data_seed: int = 0
+    """``embedded`` and ``aligned``: another seed draws other pictures, and other classes are unseen."""
     image_size: int = 80
     """``embedded`` only: height and width of rendered pictures in pixels."""
     train_images: int | None = 2000
@@ -116,10 +119,15 @@ class OpenVocabularyConfig:
             try:
                 self.named_spec  # noqa: B018 (checks what it is given)
             except UserError as error:
-                raise UserError(str(error).replace("named.", "task.", 1)) from None
+                raise UserError(
+                    str(error).replace("named.seed", "task.data_seed").replace("named.", "task.", 1)
+                ) from None
 
     def _check_number(self, name: str, kind: Any) -> None:
-        value, smallest = getattr(self, name), {"words_images": 0, "crop_size": 16, "grid": 4}.get(name, 1)
+        value, smallest = (
+            getattr(self, name),
+            {"words_images": 0, "data_seed": 0, "crop_size": 16, "grid": 4}.get(name, 1),
+        )
         if kind == "int" and not is_count(value, smallest):
             raise UserError(f"task.{name} must be a whole number of at least {smallest}, got {value!r}")
         if (
@@ -169,7 +177,7 @@ class OpenVocabularyConfig:
     def named_spec(self) -> NamedSceneSpec:
         """The rendered pictures that these options need."""
         options = {name: getattr(self, name) for name in (*SCENES, *WORDS)}
-        return NamedSceneSpec(**{**options, "words_images": self.words_images or 1})
+        return NamedSceneSpec(**{**options, "words_images": self.words_images or 1, "seed": self.data_seed})
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 The picture is squashed to a fixed size, cut into windows, and squashed once more into a single window, the global one. The
 network's logits are brought to the window's size; their sigmoids are averaged where windows overlap, and the result is
-averaged with that of the global window. What is done after the network costs memory by the class, so it can be done for a
+averaged with that of the global window. With the global window alone the sigmoids of the logits as they are get resized. What is done after the network costs memory by the class, so it can be done for a
 few classes at a time; the result is the same.
 
 Axes: B pictures, H x W pixels, N windows of a picture (the global one is the last), T classes, K = kernel.
@@ -87,12 +87,12 @@ class SlidingWindow:
             yield bilinear(self._average(part), size)
 
     def _average(self, logits: Tensor) -> Tensor:
-        """[B, N, t, h, w] -> probabilities [B, t, *out_res]; [B, t, K, K] with the global window alone."""
+        """[B, N, t, h, w] -> probabilities [B, t, *out_res]; [B, t, h, w] with the global window alone."""
+        if self.alone:
+            return logits[:, 0].float().sigmoid()
         k = self.kernel
         probabilities = [bilinear(window.float(), (k, k)).sigmoid() for window in logits.unbind(1)]
         whole = probabilities.pop()
-        if self.alone:
-            return whole
         total = whole.new_zeros(*whole.shape[:2], *self.out_res)
         cover = whole.new_zeros(self.out_res)
         for (row, column), window in zip(self.corners, probabilities, strict=True):

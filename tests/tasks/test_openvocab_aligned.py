@@ -47,6 +47,14 @@ def test_a_model_that_does_what_the_reference_does_scores_like_it() -> None:
     assert task.inference_call(Cosine(), case)().shape == (2, 32, 32)
 
 
+def test_another_seed_draws_other_classes_and_pictures() -> None:
+    one, other = (AlignedFeatures(options(data_seed=seed)) for seed in (0, 1))
+    assert one.fingerprint != other.fingerprint
+    assert np.abs(one.text - other.text).min(-1).max() > 0
+    assert not np.array_equal(one.evaluated("test", 0).labels, other.evaluated("test", 0).labels)
+    assert np.array_equal(other.text, AlignedFeatures(options(data_seed=1)).text)
+
+
 def test_training_has_seen_directions_alone() -> None:
     data = AlignedFeatures(options())
     batch = data.host_batch(np.arange(40), np.arange(40, dtype=np.uint64))

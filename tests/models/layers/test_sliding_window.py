@@ -100,5 +100,8 @@ def test_pictures_of_a_batch_stay_apart():
 def test_the_global_window_alone_is_the_squashed_picture():
     windows, picture = SlidingWindow(8, 4, (8, 8)), torch.rand(1, 3, 9, 15)
     assert (windows.count, windows.corners) == (1, [])
+    logits = 9 * torch.randn(1, 2, 4, 4)
+    (found,) = windows.merge(logits, (20, 10))
+    torch.testing.assert_close(found, resize(logits.sigmoid(), (20, 10)))  # of the logits as they are, not enlarged
     (found,) = windows.merge(windows.cut(picture), (20, 10))
     torch.testing.assert_close(found, resize(resize(picture, (8, 8)).sigmoid(), (20, 10)))
