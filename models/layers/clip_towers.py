@@ -69,7 +69,7 @@ class CLIPTowers(nn.Module):
         """
         super().__init__()
         self.own_residual = own_residual
-        self.pixels = Pixels()
+        self.pixels = Pixels(*(clip.visual.preprocess_cfg[key] for key in ("mean", "std")))
         self.visual, self.transformer = clip.visual, clip.transformer
         self.token_embedding, self.ln_final = clip.token_embedding, clip.ln_final
         self.positional_embedding, self.text_projection = clip.positional_embedding, clip.text_projection
@@ -154,7 +154,7 @@ class CLIPTowers(nn.Module):
         """Of `dense` on one picture: 2 per multiply-add."""
         patches, d = grid[0] * grid[1], self.image_width
         blocks = self.visual.transformer.resblocks
-        mlp = 2 * self.visual.transformer.resblocks[0].mlp.c_fc.out_features
+        mlp = 2 * blocks[0].mlp.c_fc.out_features
         tokens = patches + 1
         full = (len(blocks) - 1) * (2 * tokens * d * (4 * d + mlp) + 4 * tokens**2 * d)
         last = 2 * patches * d * (2 * d + mlp)

@@ -1,9 +1,10 @@
 """Segmentation of a picture through overlapping windows, averaged with a look at the whole (CAT-Seg, published code).
 
-The picture is squashed to a fixed size, cut into windows, and squashed once more into a single window, the global one. The
-network's logits are brought to the window's size; their sigmoids are averaged where windows overlap, and the result is
-averaged with that of the global window. With the global window alone the sigmoids of the logits as they are get resized. What is done after the network costs memory by the class, so it can be done for a
-few classes at a time; the result is the same.
+The picture is squashed to a fixed size, cut into windows, and squashed once more into a single window, the global one.
+The network's logits are brought to the window's size; their sigmoids are averaged where windows overlap, and the result
+is averaged with that of the global window. With the global window alone the sigmoids of the logits as they are get
+resized. What is done after the network costs memory by the class, so it can be done for a few classes at a time; the
+result is the same.
 
 Axes: B pictures, H x W pixels, N windows of a picture (the global one is the last), T classes, K = kernel.
 """
@@ -34,18 +35,28 @@ class SlidingWindow:
     kernel: int
     """Edge of a window in pixels."""
     stride: int
-    """Pixels from one window to the next."""
+    """Pixels from one window to the next, at most the kernel."""
     out_res: tuple[int, int]
     """Height and width that pictures are squashed to before they are cut; no larger than the kernel in both axes: there
     is the global window alone."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "kernel", "stride")
+        if self.stride > self.kernel:
+            raise ValueError(
+                f"stride must be at most the kernel {self.kernel}, or pixels between windows are never seen, got "
+                f"{self.stride}: try {self.kernel}"
+            )
+        pair = self.out_res
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(e) is int and e > 0 for e in pair):
+            raise ValueError(f"out_res must be an edge or [height, width] in pixels, got {pair!r}")
+        object.__setattr__(self, "out_res", tuple(pair))
         for edge in self.out_res:
             if not self.alone and (edge < self.kernel or (edge - self.kernel) % self.stride):
-                near = self.kernel + max(0, round((edge - self.kernel) / self.stride)) * self.stride
+                near = self.kernel + max(1, round((edge - self.kernel) / self.stride)) * self.stride
                 raise ValueError(
-                    f"the windows' picture must measure the kernel {self.kernel} and a multiple of the stride {self.stride}, "
-                    f"or its rim is never seen, got {edge}: try {near}"
+                    f"the windows' picture (out_res, test_size) must measure the kernel {self.kernel} and a multiple of the "
+                    f"stride {self.stride}, or its rim is never seen, got {edge}: try {near}"
                 )
 
     @property
@@ -68,9 +79,13 @@ class SlidingWindow:
 
     def cut(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B * N, C, K, K], picture by picture."""
-        large, k = bilinear(pictures, self.out_res), self.kernel
+        k = self.kernel
+        whole = bilinear(pictures, (k, k))
+        if self.alone:
+            return whole
+        large = bilinear(pictures, self.out_res)
         windows = [large[..., row : row + k, column : column + k] for row, column in self.corners]
-        return torch.stack([*windows, bilinear(pictures, (k, k))], dim=1).flatten(0, 1)
+        return torch.stack([*windows, whole], dim=1).flatten(0, 1)
 
     def merge(self, logits: Tensor, size: tuple[int, int], class_chunk: int | None = None) -> Iterator[Tensor]:
         """Make probabilities of the windows' logits, so many classes at a time.
@@ -117,11 +132,14 @@ class SlidingWindowConfig:
     """Edge of the square, or height and width, that pictures are squashed to."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "height", "width", "kernel", "stride")
-        pair = [self.out_res] * 2 if isinstance(self.out_res, int) else self.out_res
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(edge) is int for edge in pair):
-            raise ValueError(f"out_res must be an edge or [height, width] in pixels, got {self.out_res!r}")
-        object.__setattr__(self, "out_res", tuple(pair))
+        require_positive(self, "height", "width")
+        object.__setattr__(self, "out_res", self.windows.out_res)  # checks the rest
+
+    @property
+    def windows(self) -> SlidingWindow:
+        """Where the windows lie."""
+        pair = (self.out_res, self.out_res) if isinstance(self.out_res, int) else self.out_res
+        return SlidingWindow(self.kernel, self.stride, pair)
 
 
 class SlidingWindowSegmenter(nn.Module):
@@ -132,8 +150,7 @@ class SlidingWindowSegmenter(nn.Module):
         self.config = config
         self.weight: nn.Parameter | None = None
         self.bias: nn.Parameter | None = None
-        assert isinstance(config.out_res, tuple)
-        self.windows = SlidingWindow(config.kernel, config.stride, config.out_res)
+        self.windows = config.windows
 
     @classmethod
     def from_reference(cls, state: Mapping[str, Any], **config: Any) -> Self:

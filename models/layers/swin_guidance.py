@@ -5,6 +5,7 @@ Axes: B pictures, h x w grid of the aggregator's tokens, which is that of the th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,19 +78,19 @@ class SwinGuidance(nn.Module):
         return ImageMaps(None, tuple(x if on else None for x, on in zip(stages[::-1], self.guidance, strict=True)))
 
     def flops(self) -> int:
-        """Of one picture: patches, merging of four cells, projections, MLP and attention inside windows."""
-        cells, total = 16 * self.grid[0] * self.grid[1], 0
+        """Of one picture: patches, merging of four cells, MLP, and projections and attention of whole windows."""
+        total = 0
         for stage in range(STAGES):
             layer = self.swin[f"layers_{stage}"]
             width: int = self.norms[stage].normalized_shape[0]
-            if stage:
-                cells //= 4
-                total += 2 * cells * layer.downsample.reduction.weight.numel()
-            else:
-                total += 2 * cells * 3 * PATCH**2 * width
+            edges = [edge * STRIDE // (PATCH * 2**stage) for edge in self.grid]
+            cells = math.prod(edges)
+            total += 2 * cells * (layer.downsample.reduction.weight.numel() if stage else 3 * PATCH**2 * width)
             for block in layer.blocks:
-                total += 2 * cells * width * (4 * width + 2 * block.mlp.fc1.out_features)
-                total += 4 * cells * block.window_area * width
+                # Where windows do not tile the map, timm pads it for the attention alone.
+                seen = math.prod(-(-edge // side) * side for edge, side in zip(edges, block.window_size, strict=True))
+                total += 4 * cells * width * block.mlp.fc1.out_features
+                total += 4 * seen * width * (2 * width + block.window_area)
         return total
 
 

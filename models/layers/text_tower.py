@@ -100,13 +100,17 @@ class SmallTextTower(nn.Module):
 class TextCache:
     """What a tower made of texts that it has read, by their tokens, for as long as its weights stay as they are.
 
-    Not part of the model's state. A copy of the model starts with an empty one.
+    Not part of the model's state. A copy of the model starts with an empty one. Weights that were made under inference mode
+    tell nobody that they change: through them all is read anew in every call.
+
+    Texts are looked up on the host, so each call waits until a GPU has done what it was given before. A table on the GPU
+    would wait as well, to learn whether a text is missing.
     """
 
     def __init__(self) -> None:
         self._rows: dict[bytes, int] = {}
         self._encoded: Tensor | None = None
-        self._versions: tuple[tuple[int, int], ...] = ()
+        self._versions: list[tuple[int, int]] | None = None
         self._weights: list[nn.Parameter] = []
 
     def encode(self, tower: TextTower, tokens: Tensor) -> Tensor:
@@ -114,15 +118,11 @@ class TextCache:
         assert isinstance(tower, nn.Module)
         # A load, a step and all else that writes into a weight raise its version; moving it to a device does not change it. The
         # weights themselves are kept, so that no other one can ever have their identity.
-        read = [(name, weight) for name, weight in tower.named_parameters() if not name.startswith(tower.unread)]
-        versions = tuple((id(weight), weight._version) for _, weight in read)
-        if versions != self._versions:
-            self._rows, self._encoded, self._versions, self._weights = (
-                {},
-                None,
-                versions,
-                [weight for _, weight in read],
-            )
+        weights = [weight for name, weight in tower.named_parameters() if not name.startswith(tower.unread)]
+        versioned = not any(weight.is_inference() for weight in weights)
+        versions = [(id(weight), weight._version) for weight in weights] if versioned else None
+        if versions is None or versions != self._versions:
+            self._rows, self._encoded, self._versions, self._weights = {}, None, versions, weights
         keys = [row.tobytes().rstrip(b"\0") for row in tokens.cpu().numpy()]
         missing = {key: place for place, key in enumerate(keys) if key not in self._rows}
         if missing:

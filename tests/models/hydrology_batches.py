@@ -1,4 +1,4 @@
-"""Random batches for the hydrology model, with and without padding, and its variants."""
+"""Random batches for the hydrology model, with and without padding, its variants, and what is compared of them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "images": {"series_modalities": 0},
     "series": {"image_modalities": 0, "static_attributes": 0, "decoder": "self"},
 }
+MULTIMODAL = [name for name in VARIANTS if name not in ("images", "series")]
+MODES = ["padded", "packed"]
 Counts = Sequence[tuple[int, int]]
 """Visible and masked tokens of each sample."""
 
@@ -104,3 +106,39 @@ def ragged_batch(config: HydrologyMAEConfig, **options: object) -> dict[str, Ten
 def alone(batch: dict[str, Tensor], sample: int) -> dict[str, Tensor]:
     """One sample of a batch, still with its padding."""
     return {name: value[sample : sample + 1] for name, value in batch.items()}
+
+
+def both(config: HydrologyMAEConfig, **sizes: object) -> dict[str, dict[str, Tensor]]:
+    """A batch with gaps and one without masks, which no mode runs in a way of its own."""
+    batches = {"ragged": ragged_batch(config, **sizes)}
+    return batches if config.ragged == "packed" else {**batches, "dense": random_batch(config, **sizes)}  # type: ignore[arg-type]
+
+
+def scalar(outputs: dict[str, Tensor]) -> Tensor:
+    """A loss [B] that weighs every number differently, and those of a sample alike wherever the sample stands."""
+    total = torch.zeros(())
+    for value in outputs.values():
+        rows = value.flatten(2) if value.ndim == 4 else value
+        total = total + (rows * torch.cos(torch.arange(rows[0].numel()).view(rows[0].shape) * 0.7)).sum((1, 2))
+    return total
+
+
+def gradients(model: HydrologyMAE, loss: Tensor) -> dict[str, Tensor]:
+    """Of every weight that the loss reaches, by name."""
+    model.zero_grad()
+    loss.sum().backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_close(first: dict[str, Tensor], second: dict[str, Tensor], atol: float = 1e-6) -> None:
+    """Tensors of the same names are equal but for rounding."""
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=atol, rtol=atol)
+
+
+def assert_same_gradients(first: dict[str, Tensor], second: dict[str, Tensor], rtol: float) -> None:
+    """Gradients of the same names differ by little of their norm."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert (first[name] - second[name]).norm() <= rtol * second[name].norm() + 1e-6, name

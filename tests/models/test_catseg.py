@@ -38,8 +38,8 @@ SMALL = {
     "image_layers": 1,
     "text_width": 16,
     "tower_heads": 2,
-    "overlap": 0.5,
 }
+MINILM = {"tokenizer": "minilm", "text_width": 64}
 CLIP_2024 = {
     **HEAD,
     "feature_width": 20,
@@ -64,7 +64,7 @@ CLIP_2023 = {
 @pytest.fixture
 def narrow(small_clip, small_swin, monkeypatch):
     """CLIP and Swin are small ones, of other widths than the published."""
-    monkeypatch.setattr("models.catseg.CHANNELS", (64, 32, 16))
+    monkeypatch.setattr("models.layers.catseg_config.CHANNELS", (64, 32, 16))
 
 
 def small(**changes):
@@ -147,7 +147,8 @@ def test_bfloat16_is_finite():
         ({"head": "none"}, "head must be one of aggregator, cosine, got 'none'"),
         ({"text_layers": -1}, "text_layers must be an integer >= 0, got -1"),
         ({"overlap": 1}, "overlap must be at least 0 and below 1"),
-        ({"test_size": 21}, "got 21: try 24"),
+        ({"overlap": 0.5, "test_size": 21}, "got 21: try 24"),
+        ({"test_size": 16}, "test_size must be above crop_size 16 with inference sliding, got 16"),
         ({"image_widths": (8, 16)}, "image_widths must hold 3 integers"),
         ({"tower_heads": 3}, "image_widths must be a multiple of its 3 heads"),
     ],
@@ -157,10 +158,47 @@ def test_options_that_do_not_fit(changes, message):
         CATSegConfig(**{**SMALL, **changes})
 
 
+@pytest.mark.parametrize(
+    ("options", "change", "without"),
+    [
+        (CLIP_2024, {"image_widths": (8, 16, 32)}, "towers clip"),
+        (CLIP_2024, {"text_width": 32}, "tokenizer clip"),
+        (CLIP_2024, {"guidance_weights": "timm"}, "guidance_backbone none"),
+        (CLIP_2024, {"inference": "single", "test_size": 32}, "inference single"),
+        (CLIP_2023, {"guidance_layers": (0, 1)}, "guidance_backbone swin-b"),
+        (CLIP_2023, {"head": "cosine"}, "head cosine"),
+        (SMALL, {"clip_model": "ViT-B-16"}, "towers small"),
+        (SMALL, {"clip_rate": 0.1}, "towers small"),
+        (SMALL, {"inference": "single", "overlap": 0.5}, "inference single"),
+        (SMALL, {**MINILM, "text_layers": 1}, "tokenizer minilm"),
+    ],
+)
+def test_options_without_effect_are_refused(options, change, without, narrow):
+    name = "guidance_backbone" if "head" in change else list(change)[-1]
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be left out with {without}, where it has no effect")):
+        CATSegConfig(**{**options, **change})
+
+
+def test_what_a_preset_says_is_harmless_where_it_has_no_effect():
+    clip = {"towers": "clip", "tokenizer": "clip", "train_towers": "qv"}
+    small_towers = {"towers": "small", "tokenizer": "bytes", "train_towers": "all"}
+    for preset in ("tiny", "small"):
+        for changes in (clip, {"tokenizer": "minilm"}, {"head": "cosine"}):
+            replace(PRESETS[preset], **changes)
+    replace(PRESETS["paper"], **small_towers, decoder_guidance=((32, 16), (16, 8)), inference="single")
+    CATSegConfig(**{**SMALL, **MINILM, "tower_heads": 3, "image_widths": (6, 10, 15)})  # 64 has no heads to part it
+
+
 def test_inputs_that_do_not_fit():
     model, batch = small(), inputs()
     with pytest.raises(ValueError, match=r"names must be \[B, T, P, L\] with B = 2"):
         model(image=batch["image"], names=batch["names"][0])
+    for head in ("aggregator", "cosine"):
+        with pytest.raises(ValueError, match=r"and P = 1 prompts, got \[2, 5, 3, 7\]"):
+            small(head=head)(**inputs(prompts=3))
+    for names in (inputs(prompts=3)["names"][0], batch["names"]):
+        with pytest.raises(ValueError, match=r"names must be \[T, P, L\] with P = 1 prompts, got \["):
+            model.encode_text(names)
     with pytest.raises(ValueError, match=r"image must be \[B, 3, 16, 16\], as crop_size says"):
         model(**inputs(size=20))
 
@@ -267,8 +305,8 @@ def test_flops_three_ways():
         {},
         {"text_training": "cached", "class_list": "fixed"},
         {"head": "cosine", "text_layers": 0},
-        {"tokenizer": "minilm", "text_training": "cached", "decoder_guidance": ((10, 6), (0, 4))},
-        {"tokenizer": "minilm", "class_list": "fixed"},
+        {**MINILM, "text_training": "cached", "decoder_guidance": ((10, 6), (0, 4))},
+        {**MINILM, "class_list": "fixed"},
     ],
 )
 def test_flops_of_small_towers(changes):

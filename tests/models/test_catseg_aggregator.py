@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.engine.flops import triangulate
 from bench.interop import check_parity, load_parity_fixture
 from models.catseg_aggregator import OTHER_SUBTREES, PREFIX, PRESETS, CATSegAggregator, CATSegAggregatorConfig
+from models.layers.class_attention import ClassAttention
 from tests.models.catseg_oracle import AggregatorOracle
 from tests.models.helpers import randomise
 
@@ -66,8 +67,14 @@ def configs(draw):
 
 
 def build(config):
-    """A model in evaluation mode with weights that all matter."""
+    """A model in evaluation mode with weights that all matter; what the classes' text does is lost in the rest otherwise."""
     model = randomise(CATSegAggregator(config)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name == "text_guidance_projection.0.weight" or name.endswith("attention.attention.v.weight"):
+                weight *= 8
+            elif name.endswith(("attention.attention.q.weight", "attention.attention.k.weight")):
+                weight[:, config.hidden_width :] *= 8
     for name, buffer in model.named_buffers():
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 2)
@@ -214,6 +221,25 @@ def test_every_variant_is_what_the_description_says(config, classes, lists, trai
     assert counter.get_total_flops() == on_meta.flops(batch)
 
 
+@pytest.mark.parametrize("attention", ["linear", "full"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda queries, keys: (0 * queries, 0 * keys),
+        lambda queries, keys: (queries, 2 * keys),
+        lambda queries, keys: (keys, queries),
+        lambda queries, keys: (queries.roll(1, 1), keys),
+    ],
+    ids=["dropped", "doubled", "exchanged", "of another class"],
+)
+def test_the_comparison_sees_wrong_guidance_of_the_classes(wrong, attention, monkeypatch):
+    model, batch = build(replace(SMALL, attention=attention)), random_batch(SMALL, 5)
+    guide = ClassAttention.guide
+    monkeypatch.setattr(ClassAttention, "guide", lambda self, text: wrong(*guide(self, text)))
+    expected = oracle(model)(*batch.values())
+    assert (model(**batch)["logits"] - expected).abs().max() > 1e-3 * expected.abs().max(), "100 times what is allowed"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -235,7 +261,8 @@ def test_gradients_are_those_of_the_oracle_and_reach_all_weights(options):
     largest = max(grad.abs().max() for grad in grads[1] if grad is not None)
     for (name, _), ours, theirs in zip(model.named_parameters(), *grads, strict=True):
         if "padding" in name and config.class_padding <= 4:
-            assert ours is None
+            assert theirs is None
+            assert not ours.any()
             continue
         torch.testing.assert_close(ours, theirs, atol=1e-6 * largest, rtol=1e-4)
         # A softmax does not see what is added to all of its logits.
@@ -282,21 +309,32 @@ def test_classes_that_fit_worst_are_dropped():
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
-@pytest.mark.parametrize("options", [{"attention": "full", "class_padding": 12}, {"volume": "feature"}])
-def test_chunks_of_classes_give_the_same(options, chunk):
+@pytest.mark.parametrize(
+    ("options", "classes", "tokens"),
+    [
+        ({"volume": "feature"}, 9, 9),
+        ({"attention": "full", "class_padding": 12}, 9, 12),
+        ({"class_padding": 12, "fold_padding": True}, 9, 10),
+        ({"class_padding": 9}, 9, 9),
+        ({"class_padding": 6}, 6, 6),
+    ],
+    ids=["feature", "below the padding", "folded", "at the padding", "above the padding"],
+)
+def test_chunks_of_classes_give_the_same(options, classes, tokens, chunk):
+    """Of 9 classes, as many as are computed, and with fillers."""
     config = replace(SMALL, pooling_size=(1, 1), **options)
     whole, parts = build(config), build(replace(config, class_chunk=chunk))
-    batch, seen = random_batch(config, 9), []
+    batch, maps, mixed = random_batch(config, 9), [], []
     block = parts.layers[0]
-    block.swin_block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
-    block.attention.MLP.register_forward_pre_hook(lambda _, inputs: seen.append(-inputs[0].shape[1]))
+    block.swin_block.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].shape[1]))
+    block.attention.MLP.register_forward_pre_hook(lambda _, inputs: mixed.append(inputs[0].shape[1:3]))
     with torch.no_grad():
         assert_close(parts(**batch)["logits"], whole(**batch)["logits"])
-    assert max(seen) == chunk
-    assert -min(seen) == max(1, chunk * 16 // 9)
-    seen.clear()
+    assert max(maps) == chunk
+    assert max(mixed) == (max(1, chunk * 16 // tokens), tokens), "no more tokens than so many maps have"
+    maps.clear()
     parts.train()(**batch)
-    assert seen[0] == 9, "training needs the whole for its gradients anyway"
+    assert maps[0] == classes, "training needs the whole for its gradients anyway"
 
 
 # --- modes, grids, losses ------------------------------------------------------------------------------------------

@@ -2,150 +2,32 @@
 
 import math
 import re
-from collections import Counter
 from decimal import ROUND_CEILING, Decimal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench.engine.flops import triangulate
-from models.hydrology_mae import PRESETS, HydrologyMAE, HydrologyMAEConfig
-from models.layers.vit import block_flops
+from models.hydrology_mae import HydrologyMAE, HydrologyMAEConfig
 from tests.models.hydrology_batches import (
-    RAGGED_IMAGES,
-    RAGGED_SERIES,
+    MODES,
+    MULTIMODAL,
     VARIANTS,
-    WEIGHTED,
     alone,
+    assert_close,
+    both,
     build,
+    gradients,
     ragged_batch,
     random_batch,
+    scalar,
 )
-
-MODES = ["padded", "packed"]
-ONE_EACH = {"image_modalities": 1, "series_modalities": 1}
-MULTIMODAL = [name for name in VARIANTS if name not in ("images", "series")]
 
 
 @pytest.fixture(params=VARIANTS)
 def variant(request):
     return request.param
-
-
-def scalar(outputs):
-    """A loss that weighs every number differently, and those of a sample alike wherever the sample stands."""
-    total = 0.0
-    for value in outputs.values():
-        rows = value.flatten(2) if value.ndim == 4 else value
-        total = total + (rows * torch.cos(torch.arange(rows[0].numel()).view(rows[0].shape) * 0.7)).sum((1, 2))
-    return total  # [B]
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.sum().backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def assert_close(first, second, atol=1e-6):
-    assert first.keys() == second.keys()
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], atol=atol, rtol=atol)
-
-
-def assert_same_gradients(first, second, rtol):
-    assert first.keys() == second.keys()
-    for name in first:
-        assert (first[name] - second[name]).norm() <= rtol * second[name].norm() + 1e-6, name
-
-
-def both(config, **sizes):
-    """A batch with gaps and one without masks, which no mode runs in a way of its own."""
-    batches = {"ragged": ragged_batch(config, **sizes)}
-    return batches if config.ragged == "packed" else {**batches, "dense": random_batch(config, **sizes)}
-
-
-# --- padding -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("variant", MULTIMODAL)
-def test_a_padded_sample_is_what_it_is_alone(variant, mode):
-    model = build(variant, **ONE_EACH, ragged=mode)
-    batch = random_batch(model.config, images=RAGGED_IMAGES[:1], series=RAGGED_SERIES[:1])
-    together = model(**batch, predict_all=True)
-    found = gradients(model, together["image_prediction"].square().sum() + together["series_prediction"].square().sum())
-    expected = {name: torch.zeros_like(value) for name, value in found.items()}
-    for sample, ((kept, masked), (days, hidden)) in enumerate(zip(RAGGED_IMAGES[0], RAGGED_SERIES[0], strict=True)):
-        counts = {"image_visible": kept, "image_predicted": masked, "series_visible": days, "series_predicted": hidden}
-        counts |= {"image_values": kept, "series_values": days}
-        own = {name: value for name, value in alone(batch, sample).items() if not name.endswith("_mask")}
-        own = {name: value[:, :, : counts[name]] if name in counts else value for name, value in own.items()}
-        outputs = model(**own, predict_all=True)
-        for name, size in (("image_prediction", masked), ("series_prediction", hidden)):
-            torch.testing.assert_close(together[name][sample, :, :size], outputs[name][0], atol=1e-5, rtol=1e-5)
-            assert not together[name][sample, :, size:].any(), "padding is zero"
-        for name, value in gradients(model, sum(x.square().sum() for x in outputs.values())).items():
-            expected[name] += value
-    assert_same_gradients(found, expected, rtol=1e-5)
-
-
-def test_packed_padded_and_automatic_are_equal(variant):
-    outputs, grads = [], []
-    for mode in (*MODES, "auto"):
-        model = build(variant, ragged=mode)
-        outputs.append(model(**ragged_batch(model.config)))
-        grads.append(gradients(model, scalar(outputs[-1])))
-    for other in (1, 2):
-        assert_close(outputs[0], outputs[other], atol=1e-5)
-        assert_same_gradients(grads[0], grads[other], rtol=1e-5)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_masks_that_hide_nothing_change_nothing(variant, mode):
-    model = build(variant, ragged=mode)
-    batch = random_batch(model.config)
-    masks = {f"{name}_mask": value >= 0 for name, value in batch.items() if name.endswith(("_visible", "_predicted"))}
-    assert_close(model(**batch), model(**batch, **masks))
-    some = {name: mask for name, mask in masks.items() if "predicted" in name}
-    assert_close(model(**batch), model(**batch, **some))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_what_stands_in_padding_reaches_nothing(variant, mode):
-    model = build(variant, ragged=mode)
-    batch = ragged_batch(model.config)
-    expected = model(**batch)
-    before = gradients(model, scalar(expected))
-    for rubbish in (0.0, 1e30, float("inf")):
-        changed = dict(batch)
-        for name, mask in batch.items():
-            if name.endswith("_mask"):
-                field = name.removesuffix("_mask")
-                changed[field] = batch[field].masked_fill(~mask, 10**9)
-                if field.endswith("visible"):
-                    values = batch[field.replace("visible", "values")].clone()
-                    values[~mask] = rubbish
-                    changed[field.replace("visible", "values")] = values
-        outputs = model(**changed)
-        assert all(torch.equal(outputs[name], expected[name]) for name in expected)
-        assert_close(gradients(model, scalar(outputs)), before, atol=0)
-
-
-def test_days_behind_the_end_of_a_window_reach_nothing(variant):
-    model = build(variant)
-    batch = ragged_batch(model.config)
-    expected = model(**batch)
-    before = gradients(model, scalar(expected))
-    rubbish = torch.tensor([float("nan"), 1e30, float("inf")]).expand(3, -1)
-    outputs = model(**{**batch, "day_of_year": torch.cat([batch["day_of_year"], rubbish], dim=1)})
-    assert_close(outputs, expected, atol=0)
-    assert_same_gradients(gradients(model, scalar(outputs)), before, rtol=1e-5)
 
 
 # --- samples, order, modalities ------------------------------------------------------------------------------------
@@ -395,182 +277,3 @@ def test_it_learns_to_fill_in():
         losses.append(loss.item())
     assert sum(losses[:5]) / 5 > 1
     assert sum(losses[-5:]) / 5 < 0.3
-
-
-# --- work ----------------------------------------------------------------------------------------------------------
-
-
-def counted(run, *args, **inputs):
-    # By the plain kernel: torch before 2.15 counts nothing for the fused one on a CPU.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run(*args, **inputs)
-    return counter.get_total_flops()
-
-
-def test_closed_forms_are_the_counter(variant):
-    model = build(variant, ragged="padded")
-    for batch in both(model.config).values():
-        encoded = model.encode(batch)
-        assert model.encode_flops(batch) == counted(model.encode, batch)
-        assert model.decode_flops(batch) == counted(model.decode, encoded, batch)
-        assert model.flops(batch) == model.encode_flops(batch) + model.decode_flops(batch)
-        decoder, positions = model.decoders[0], torch.zeros(3, 5, 8)
-        assert 3 * decoder.flops(5, encoded[0].maps[0].shape[1]) == counted(decoder, positions, encoded[0])
-
-
-def test_all_three_counters_agree_on_the_meta_device():
-    config = build("cross some maps").config
-    batch = ragged_batch(config)
-    report = triangulate(lambda: HydrologyMAE(config), batch, tuple(batch), require_closed_form=True)
-    assert report.device == "meta"
-    assert len(set(report.counters.values())) == 1
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is dispatched, views apart."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.counts[str(function)] += not function.is_view
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_step_takes_as_many_operations_whatever_its_size(variant, mode):
-    """No loop over samples, days, patches or tokens, forward or backward."""
-    model = build(variant, ragged=mode)
-
-    def operations(**sizes):
-        batch = random_batch(model.config, **sizes)
-        model.zero_grad()
-        with Operations() as seen:
-            scalar(model(**batch)).sum().backward()
-        return seen.counts
-
-    if mode == "padded":
-        dense = operations(samples=2, days=5, patches=5, images=(4, 21), series=(2, 3))
-        assert dense == operations(samples=5, days=8, patches=9, images=(20, 52), series=(3, 5))
-    counts = {"images": [[(2, 3), (4, 5)]] * 2, "series": [[(1, 2), (2, 1)]] * 2}
-    more = {"images": [[(12, 30), (14, 31), (1, 0), (3, 3)]] * 2, "series": [[(1, 2), (4, 2), (3, 1), (1, 5)]] * 2}
-    assert operations(samples=2, days=3, patches=5, **counts) == operations(samples=4, days=6, patches=9, **more)
-
-
-NOTES = {  # GFLOP of one image modality at the notes' widths: T -> encoder, MAE decoder, cross decoder
-    1: (0.23, 0.15 + 0.02, 0.11 + 0.00),
-    12: (3.23, 1.82 + 2.61, 1.27 + 0.50),
-    30: (9.98, 4.55 + 16.3, 3.18 + 3.10),
-    90: (49.05, 13.7 + 146.6, 9.55 + 27.9),
-}
-
-
-@pytest.mark.parametrize("days", NOTES)
-def test_the_published_table_of_work_follows_from_the_closed_forms(days):
-    """But for what the table leaves out, or counts more of, which is written out here."""
-    one = {"image_modalities": 1, "series_modalities": 0, "calendar": False}
-    cross, joint = (HydrologyMAE(HydrologyMAEConfig(**one, decoder=kind)) for kind in ("cross", "self"))
-    visible, masked = 24 * days, 70 * days
-    batch = {
-        "day_of_year": torch.zeros(1, days),
-        "image_visible": torch.zeros(1, 1, visible),
-        "image_predicted": torch.zeros(1, 1, masked),
-    }
-    register = 6 * (block_flops(visible + 1, 256) - block_flops(visible, 256))
-    embedding = 2 * visible * 100 * 256
-    encoder = cross.encode_flops(batch) - embedding - register
-    # The notes' MAE decoder has no token more and predicts the visible tokens too, to drop them.
-    more = 4 * (block_flops(94 * days + 1, 128) - block_flops(94 * days, 128)) + 2 * 256 * 128
-    self_decoder = joint.decode_flops(batch) - more + 2 * visible * 128 * 100
-    cross_decoder = cross.decode_flops(batch) - 4 * (4 * 256 * 128 + 4 * masked * 128)
-    for found, published in zip((encoder, self_decoder, cross_decoder), NOTES[days], strict=True):
-        assert abs(found / 1e9 - published) <= 0.011 if published < 20 else abs(found / 1e9 / published - 1) < 1e-3
-    if days == 90:
-        assert round(self_decoder / cross_decoder, 2) == 4.28
-        assert round((encoder + self_decoder) / (encoder + cross_decoder), 2) == 2.42
-        # What we add costs next to nothing, and changes neither ratio by more than one in a thousand.
-        ours = joint.decode_flops(batch) / cross.decode_flops(batch)
-        assert abs(ours / (self_decoder / cross_decoder) - 1) < 2e-3
-
-
-def test_sizes_are_the_notes():
-    model = HydrologyMAE()
-
-    def millions(part):
-        return sum(weight.numel() for weight in part.parameters()) / 1e6
-
-    encoders = [millions(one) + millions(two) for one, two in zip(model.encoders, model.embeddings, strict=True)]
-    decoders = [millions(decoder) for decoder in model.decoders]
-    # 4.79 and 1.00 of the notes hold learned places of the patches, for which we have sines and cosines; 3.19 of a series
-    # holds a modulation by the statics in each layer, 0.025, for which we have the token alone.
-    assert [round(size, 2) for size in encoders] == [4.77, 4.77, 4.77, 3.16, 3.16]
-    assert [round(size, 2) for size in decoders] == [0.94, 0.94, 0.94, 0.92, 0.92]
-    assert PRESETS["paper"] == HydrologyMAEConfig()
-
-
-def test_depth_of_both_decoder_forms_is_equal():
-    cross, joint = (HydrologyMAE(HydrologyMAEConfig(decoder=kind)) for kind in ("cross", "self"))
-    assert [len(one.blocks) for one in cross.decoders] == [len(one.blocks) for one in joint.decoders] == [4] * 5
-
-
-# --- errors --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({"decoder": "self", "decoder_self_attention": True}, "decoder_self_attention needs decoder 'cross', got 'self'"),
-        ({"decoder": "self", **WEIGHTED}, "weighted_feature_maps needs decoder 'cross'"),
-        ({"decoder": "self", "prediction_ratio": 0.25}, "prediction_ratio needs decoder 'cross', got 'self': set decoder: cross, or prediction_ratio: null"),
-        ({"use_input": True}, "use_input needs weighted_feature_maps: set"),
-        ({"feature_layers": (1,)}, "feature_layers needs weighted_feature_maps: set"),
-        ({**WEIGHTED, "feature_layers": (4,)}, "feature_layers must lie in -4..3, for the shallowest encoder has 4 blocks"),
-        ({**WEIGHTED, "feature_layers": ()}, "feature_layers must be a list of block numbers"),
-        ({**WEIGHTED, "feature_layers": (0, -4)}, "feature_layers must name each block once"),
-        ({"prediction_ratio": 0}, "prediction_ratio must be above 0 and at most 1"),
-        ({"prediction_ratio": 1.5}, "prediction_ratio must be above 0 and at most 1"),
-        ({"width": 100}, "width must be a multiple of 4 and of its 8 heads, got 100: try"),
-        ({"decoder_width": 130}, "decoder_width must be a multiple of 4 and of its 8 heads, got 130: try 128"),
-        ({"image_modalities": 0, "series_modalities": 0}, "image_modalities and series_modalities are both 0"),
-        ({"encoder": "both"}, "encoder must be one of separate, shared"),
-        ({"decoder": "pooled"}, "decoder must be one of cross, self"),
-        ({"ragged": "nested"}, "ragged must be one of auto, padded, packed, varlen"),
-        ({"layers": 0}, "layers must be an integer >= 1"),
-        ({"calendar": "yes"}, "calendar must be true or false"),
-    ],
-)  # fmt: skip
-def test_a_wrong_option_is_named(options, line):
-    with pytest.raises(ValueError, match=re.escape(line)):
-        HydrologyMAEConfig(**options)
-
-
-def test_a_list_from_a_file_will_do():
-    assert HydrologyMAEConfig(**WEIGHTED, feature_layers=[0, -1]).feature_layers == (0, -1)
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"statics": None}, "statics must be given, [B, 3], for a model with 2 image and 2 series modalities"),
-        ({"image_values": torch.zeros(3, 2, 11, 5)}, "image_values must be [B, 2, V, 6], got [3, 2, 11, 5]"),
-        ({"image_visible": torch.zeros(3, 2, 9)}, "image_visible must be [B, 2, V], got [3, 2, 9]"),
-        ({"series_predicted": torch.zeros(3, 1, 3)}, "series_predicted must be [B, 2, Ms], got [3, 1, 3]"),
-        ({"series_visible_mask": torch.zeros(1, 2, 2)}, "series_visible_mask must be [B, 2, Vs], got [1, 2, 2]"),
-        ({"image_targets": torch.zeros(3)}, "image_targets is no field that this model reads"),
-    ],
-)
-def test_a_wrong_field_is_named(change, line):
-    model = build()
-    batch = {**random_batch(model.config), **change}
-    with pytest.raises(ValueError, match=re.escape(line)):
-        model(**{name: value for name, value in batch.items() if value is not None})
-
-
-def test_packed_attention_that_cannot_be_had_is_refused():
-    model = build(ragged="varlen")
-    with pytest.raises(
-        ValueError, match=re.escape("ragged 'varlen' cannot be had here, it needs a CUDA device, got cpu")
-    ):
-        model(**ragged_batch(model.config))
-    model(**random_batch(model.config))  # without padding there is nothing to pack

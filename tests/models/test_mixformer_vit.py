@@ -1,38 +1,16 @@
-import dataclasses
+"""What is the tracker's own; what holds for both is in test_trackers.py."""
+
 import math
 
 import pytest
 import torch
 
-from bench.engine.flops import triangulate
 from models.layers.mixed_tracker import ATTENTIONS
 from models.layers.sincos import sincos_grid
-from models.mixformer_vit import HEADS, PRESETS, VIT_L, MixFormerViT, MixFormerViTConfig
-from tests.models.helpers import randomise
-from tests.models.test_mixformer import INPUTS, million, random_batch, train_once
+from models.mixformer_vit import PRESETS, VIT_L, MixFormerViT, MixFormerViTConfig
+from tests.models.trackers import VIT, million, random_batch
 
-SMALL = {
-    "search_size": 40,
-    "template_size": 24,
-    "patch_size": 8,
-    "width": 24,
-    "layers": 3,
-    "heads": 3,
-    "head_width": 16,
-    "drop_path": 0.0,
-}
-
-
-def build(**options):
-    """A small model in evaluation mode with weights that all matter."""
-    model = randomise(MixFormerViT(MixFormerViTConfig(**{**SMALL, **options}))).eval()
-    with torch.no_grad():
-        for weight in model.box_head.parameters():
-            weight.mul_(1 / 3 if weight.shape[2:] == (3, 3) else 1)  # scores in the hundreds would magnify rounding
-    return model
-
-
-# --- the published implementation ----------------------------------------------------------------------------------
+SMALL, build = VIT.small, VIT.build
 
 
 def published_shapes(width, layers, patch, search, template, head):
@@ -197,29 +175,6 @@ def test_published_sizes_and_costs():
     assert [round(cost / 1e9, 1) for cost in costs] == [92.4, 22.5, 69.9]
 
 
-# --- who reads whom ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_templates_read_the_search_picture_in_the_symmetric_design_alone(attention):
-    model = build(attention=attention)
-    batch, other = random_batch(model.config), random_batch(model.config, seed=1)
-    plain = model(**batch)
-    changed = model(**{**batch, "search": other["search"]})["template_features"]
-    assert torch.equal(plain["template_features"], changed) == (attention == "asymmetric")
-    online = model(**{**batch, "online_template": other["online_template"]})
-    for name in plain:
-        assert (online[name] - plain[name]).abs().max() > 1e-4, name
-
-
-def test_both_templates_have_the_same_positions_and_only_the_first_is_returned():
-    model = build()
-    batch = random_batch(model.config)
-    swapped, straight = model(batch["online_template"], batch["template"], batch["search"]), model(**batch)
-    torch.testing.assert_close(swapped["boxes_cxcywh"], straight["boxes_cxcywh"])
-    assert not torch.allclose(swapped["template_features"], straight["template_features"])
-
-
 def test_search_and_templates_of_one_size_have_tables_of_their_own():
     model = build(search_size=24)
     batch = random_batch(model.config)
@@ -230,25 +185,6 @@ def test_search_and_templates_of_one_size_have_tables_of_their_own():
     assert not torch.allclose(model(**batch)["template_features"], before)
 
 
-# --- templates kept over frames ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("online", [None, 1, 3])
-@pytest.mark.parametrize("sizes", [{}, {"search_size": 35, "template_size": 15, "patch_size": 5}])
-def test_kept_templates_equal_the_full_forward(attention, online, sizes):
-    model = build(attention=attention, **sizes)
-    batch = random_batch(model.config, online=online)
-    with torch.inference_mode():
-        cache = model.set_templates(batch["template"], batch["online_template"])
-        for seed in range(2):
-            search = random_batch(model.config, seed=seed)["search"]
-            full = model(batch["template"], batch["online_template"], search)
-            torch.testing.assert_close(model.track(search, cache), full["boxes_cxcywh"], atol=1e-5, rtol=0)
-            for name, value in model.read(search, cache).items():
-                torch.testing.assert_close(value, full[name], atol=1e-5, rtol=1e-5)
-
-
 def test_queries_are_not_kept():
     model = build()
     batch = random_batch(model.config)
@@ -257,135 +193,3 @@ def test_queries_are_not_kept():
         part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for kept in cache.blocks for part in kept
     }
     assert sum(held.values()) == 3 * 2 * (2 * 2 * 9 * 24) * 4  # blocks, keys and values, samples x tokens x channels
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("online", [1, 4])
-def test_costs_of_kept_templates_are_as_counted(attention, head, online):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = MixFormerViT(MixFormerViTConfig(**SMALL, attention=attention, head=head)).eval()
-    batch = {name: value.to("meta") for name, value in random_batch(model.config, online=online).items()}
-    with FlopCounterMode(display=False) as counter:
-        cache = model.set_templates(batch["template"], batch["online_template"])
-    assert counter.get_total_flops() == 2 * model.flops_templates(online)
-    with FlopCounterMode(display=False) as counter:
-        model.track(batch["search"], cache)
-    assert counter.get_total_flops() == 2 * model.flops_track(online)
-    assert model.flops_templates(online) + model.flops_track(online) == model.flops(batch) // 2
-
-
-# --- sizes and counts ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("attention", "head"), [("asymmetric", "pyramid"), ("symmetric", "corner")])
-def test_flops_agree_three_ways(attention, head):
-    config = MixFormerViTConfig(**{**SMALL, "search_size": 56, "template_size": 8}, attention=attention, head=head)
-    report = triangulate(lambda: MixFormerViT(config), random_batch(config), INPUTS, require_closed_form=True)
-    assert len(set(report.counters.values())) == 1
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets(name):
-    config = PRESETS[name]
-    with torch.device("meta"):
-        outputs = MixFormerViT(config)(**{k: v.to("meta") for k, v in random_batch(config, 1).items()})
-    assert outputs["search_features"].shape[-1] == config.search_size // config.patch_size
-    assert MixFormerViTConfig(**dataclasses.asdict(config)) == config
-    assert len({config, MixFormerViTConfig(**dataclasses.asdict(config))}) == 1
-
-
-# --- training ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("head", HEADS)
-def test_gradients_reach_all_weights(attention, head):
-    model = build(attention=attention, head=head)
-    assert train_once(model, random_batch(model.config)).isfinite()
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    assert set(dict(model.named_parameters())) - set(weights) == {"box_head.conv5_tl.bias", "box_head.conv5_br.bias"}
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in weights.values())
-    # A batch norm takes the bias before it away again.
-    idle = {name for name, weight in weights.items() if not weight.grad.any()}
-    assert all(name.startswith("box_head") and name.endswith(".0.bias") for name in idle)
-
-
-def test_drop_path_grows_linearly():
-    model = build(drop_path=0.2)
-    assert [block.drop_path.rate for block in model.backbone.blocks] == [0.0, pytest.approx(0.1), pytest.approx(0.2)]
-    assert build(layers=1, drop_path=0.2).backbone.blocks[0].drop_path.rate == 0.0
-    batch = random_batch(model.config, samples=8)
-    assert torch.equal(model(**batch)["search_features"], model(**batch)["search_features"])
-    model.train()
-    assert not torch.equal(model(**batch)["search_features"], model(**batch)["search_features"])
-
-
-def test_bf16_is_finite_and_boxes_are_single_precision():
-    model = build()
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = train_once(model, random_batch(model.config))
-        boxes = model.eval()(**random_batch(model.config))["boxes_cxcywh"]
-    assert loss.isfinite()
-    assert boxes.dtype == torch.float32
-    assert boxes.isfinite().all()
-    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.requires_grad)
-
-
-# --- scores --------------------------------------------------------------------------------------------------------
-
-
-def test_scores_are_of_what_is_in_the_box_and_trained_apart():
-    model = build(score_branch=True, search_size=80)
-    batch = random_batch(model.config, samples=1)
-    outputs = model(**batch)
-    template, search = outputs["template_features"], outputs["search_features"].clone()
-    box = torch.tensor([[0.15, 0.35, 0.1, 0.1]])  # cells 1 to 2 across, 3 to 4 down, of 10
-    score = model.score(template, search, box)
-    search[..., 6:, :], search[..., 4:] = 0, 0
-    assert torch.equal(model.score(template, search, box), score)
-    search[..., 3, 1] = 0
-    assert not torch.equal(model.score(template, search, box), score)
-    train_once(model, batch)
-    names = {name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
-    assert names == model.unused_parameters() == {name for name in names if name.startswith("score_branch.")}
-    state = published_state() | {
-        name: value for name, value in build(score_branch=True).state_dict().items() if name in names
-    }
-    for branch in (True, False):
-        assert (MixFormerViT.from_reference(state, **SMALL, score_branch=branch).score_branch is None) != branch
-
-
-# --- errors --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"search_size": 45}, "search_size must be a multiple of patch_size 8, got 45: try 40"),
-        ({"template_size": 7}, "template_size must be a multiple of patch_size 8, got 7: try 8"),
-        ({"patch_size": 0}, "patch_size must be an integer >= 1, got 0"),
-        ({"width": 30}, "width must be a multiple of 4 and of its 3 heads, got 30: try 24"),
-        ({"layers": 0}, "layers must be an integer >= 1, got 0"),
-        ({"head_width": 20}, "head_width must be a multiple of 8, got 20: try 16"),
-        ({"head": "centre"}, "head must be one of pyramid, corner, got 'centre'"),
-        ({"attention": "full"}, "attention must be one of asymmetric, symmetric, got 'full'"),
-        ({"drop_path": 1.0}, "drop_path must be a number >= 0 and below 1, got 1.0"),
-        ({"score_branch": 1}, "score_branch must be true or false, got 1"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        MixFormerViTConfig(**{**SMALL, **change})
-
-
-def test_pictures_that_cannot_be_are_refused():
-    model = build()
-    batch = random_batch(model.config)
-    cache = model.set_templates(batch["template"], batch["online_template"])
-    with pytest.raises(ValueError, match=r"search must be \[2, 3, 40, 40\], got \[2, 3, 24, 24\]"):
-        model.track(batch["template"], cache)
-    with pytest.raises(ValueError, match=r"online_template must be .* got \[1, 3, 24, 24\]"):
-        model(batch["template"], batch["online_template"][:1], batch["search"])

@@ -72,3 +72,12 @@ def test_fillers_are_read_like_classes_of_their_own(attention, fold):
     expected = plain(filled, texts, (1, 1))[:, :3]
     torch.testing.assert_close(padded(x, text, (1, 1)), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(padded(filled, texts, (1, 1)), plain(filled, texts, (1, 1)))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_fillers_have_a_gradient_however_many_classes_there_are(classes):
+    """Where there are none it is 0: training on several devices waits for every weight."""
+    block = randomise(ClassBlock(8, 4, 2, "linear", 3))
+    block(torch.randn(2, classes, 2, 2, 8), torch.randn(1, classes, 4), (1, 1)).square().sum().backward()
+    for filler in (block.padding_tokens, block.padding_guidance):
+        assert filler.grad.any() == (classes < 3)

@@ -57,7 +57,10 @@ def test_equals_the_published_inference(changes):
     [
         ({"out_res": 30}, "got 30: try 28"),
         ({"kernel": 0}, "kernel must be an integer >= 1"),
+        ({"height": 0}, "height must be an integer >= 1"),
+        ({"stride": 16}, "stride must be at most the kernel 12, .* got 16: try 12"),
         ({"out_res": "large"}, "out_res must be an edge"),
+        ({"out_res": [28, 0]}, r"out_res must be an edge or .* got \[28, 0\]"),
         ({"crop": 12}, "unknown option 'crop'"),
     ],
 )

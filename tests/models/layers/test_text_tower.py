@@ -90,6 +90,16 @@ def test_the_cache_keeps_what_other_weights_and_moves_do_not_change():
     assert len(tower.read) == 1
 
 
+def test_weights_made_under_inference_mode_are_read_in_every_call():
+    with torch.inference_mode():
+        cache, tower, texts = TextCache(), Counting(), torch.tensor([[5, 0], [5, 0]])
+        assert cache.encode(tower, texts)[:, 0].tolist() == [5, 5]
+        tower.weight.mul_(2)
+        assert cache.encode(tower, texts)[:, 0].tolist() == [10, 10]
+    assert cache.encode(tower, texts)[:, 0].tolist() == [10, 10]
+    assert tower.read == [[5, 0]] * 3
+
+
 def test_what_was_cached_in_evaluation_can_be_trained_on():
     cache, tower, texts = TextCache(), Counting(), torch.tensor([[5, 0]])
     with torch.inference_mode():
