@@ -39,6 +39,22 @@ class _Launched:
     mark: Any
 
 
+def _distribute(model: nn.Module) -> nn.Module:
+    """The model in DistributedDataParallel, which waits in every step for the gradient of each weight that needs one.
+
+    Weights that the model declares unused need none while it looks. Its own search for them would take those that only an
+    `auxiliary_loss` reads for unused, too.
+    """
+    unused = [model.get_parameter(name) for name in getattr(model, "unused_parameters", tuple)()]
+    trained = [weight for weight in unused if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    for weight in trained:
+        weight.requires_grad_(True)
+    return wrapped
+
+
 class Trainer:
     """Spends a budget on one architecture and records what came of it."""
 
@@ -93,7 +109,7 @@ class Trainer:
             self.average = copy.deepcopy(self.model) if settings.step.ema_half_life is not None else None
             wrapped = self.model
             if self._world.size > 1:
-                wrapped = nn.parallel.DistributedDataParallel(wrapped)
+                wrapped = _distribute(self.model)
             if settings.compile:
                 wrapped = torch.compile(wrapped)  # type: ignore[assignment]
             self._step = TrainingStep(self.task, wrapped, self.optimizer, settings.step, self.device, self.average)

@@ -196,6 +196,20 @@ class CostlyNet(TinyNet):
         return copied
 
 
+class IdleNet(TinyNet):
+    """Declares a weight that nothing reads, and has one that only its auxiliary loss does."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0, norm=False)
+        self.idle, self.aside = nn.Linear(2, 2), nn.Linear(1, 1)
+
+    def unused_parameters(self) -> list[str]:
+        return ["idle.weight", "idle.bias"]
+
+    def auxiliary_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor:
+        return self.aside(outputs["y"].mean().view(1)).square().sum()
+
+
 class FailingNet(TinyNet):
     """Raises `error` in its training forward number `at` (the warm-up's three count)."""
 
@@ -277,6 +291,11 @@ def run_rank(rank: int, size: int, meeting_point: str, out: str) -> None:
         fresh = make_trainer()
         fresh.set_up()
         found["dropout"] = {"weight": fresh.model.first.weight.detach().clone(), "random": fresh._random["cpu"]}
+        idle = make_trainer(build=IdleNet, budget=5, unit="steps")
+        idle.set_up()
+        needs = {name: weight.requires_grad for name, weight in idle.model.named_parameters()}
+        idle.advance(1.0)
+        found["idle"] = {"steps": idle.steps, "needs": needs, "weights": weights_of(idle)}
         torch.save(found, Path(out) / f"rank-{rank}.pt")
     finally:
         dist.destroy_process_group()

@@ -7,7 +7,7 @@ import torch
 
 from bench.engine.launch import PRELOAD
 from bench.engine.world import World
-from tests.engine.fakes import CPU, run_rank, train_together
+from tests.engine.fakes import CPU, run_rank, same, train_together
 
 
 def test_alone() -> None:
@@ -72,3 +72,10 @@ def test_dropout_differs_between_ranks_but_the_weights_do_not(together) -> None:
     first, second = together["dropout"]
     assert torch.equal(first["weight"], second["weight"])
     assert not torch.equal(first["random"], second["random"])
+
+
+def test_weights_that_are_declared_unused_are_not_waited_for(together) -> None:
+    first, second = together["idle"]
+    assert first["steps"] == 5
+    assert all(first["needs"].values()), "they count as trained all the same"
+    assert same(first["weights"], second["weights"])
