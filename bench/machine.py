@@ -91,6 +91,11 @@ def look_at_processor(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/c
     )
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, or a container's quota where that is less."""
+    return max(1, int(look_at_processor().usable))
+
+
 def look_at_torch(load_module: LoadModule) -> tuple[Torch | None, str]:
     """The torch build and its devices, or None and what is wrong with it."""
     try:

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.errors": (),
     "bench.config": COMMON,
     "bench.registry": COMMON,
-    "bench.data": (*COMMON, "bench.data"),
+    "bench.data": (*COMMON, "bench.data", "bench.machine"),
     "bench.metrics": (*COMMON, "bench.metrics"),
     "bench.tasks": (*COMMON, "bench.tasks", "bench.data", "bench.metrics"),
     "bench.engine": (*COMMON, "bench.engine"),

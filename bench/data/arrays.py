@@ -11,7 +11,7 @@ from bench.data.draws import Salt, stream
 from bench.data.multiview import Views
 
 if TYPE_CHECKING:
-    from bench.data.scenes.shards import ShardedArray
+    from bench.data.shards import ShardedArray
 
 
 @dataclass(frozen=True, kw_only=True)

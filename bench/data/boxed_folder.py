@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.images import ImagePool
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.data.video.clips import Boxes, ClipInfo
 from bench.data.video_folder import FrameFolder
 from bench.errors import UserError

@@ -78,7 +78,7 @@ def check_space(folder: Path, need: int, what: str) -> None:
 
 def seal(manifest: Mapping[str, Any]) -> bytes:
     """The text of a manifest, with a digest of its content."""
-    return json.dumps({**manifest, "digest": _digest(manifest)}, indent=1).encode()
+    return json.dumps({**manifest, "digest": digest(manifest)}, indent=1).encode()
 
 
 def unseal(path: Path, spec: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -89,17 +89,17 @@ def unseal(path: Path, spec: Mapping[str, Any], what: str) -> dict[str, Any]:
     """
     mend = f"delete {path.parent} and run again"
     try:
-        manifest = json.loads(path.read_text())
-        digest, described, recorded = manifest["digest"], manifest["spec"], _digest(manifest)
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        recorded, described = manifest.pop("digest"), manifest["spec"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{what}: {path} cannot be read ({type(error).__name__}); {mend}") from error
-    if digest != recorded:
+    if recorded != digest(manifest):
         raise UserError(f"{what}: {path} was changed after it was written; {mend}")
     if described != spec:
         raise UserError(f"{what}: {path} describes other {what} than was asked for; {mend}")
-    return dict(manifest)
+    return manifest
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "digest"}
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of `content` as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

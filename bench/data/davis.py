@@ -20,7 +20,7 @@ import numpy as np
 from bench.data.images import ImagePool
 from bench.data.index_masks import write_masks
 from bench.data.masked_folder import MaskedClip, MaskedFolders
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.data.video_folder import (
     SPLITS,
     check_split,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bench.data.boxed_folder import BoxedClip, BoxedFolders, make_boxes, result_lines, told_of_flat, write_new
 from bench.data.images import ImagePool
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.data.video.clips import Boxes, ClipInfo
 from bench.data.video_folder import (
     SPLITS,

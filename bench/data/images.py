@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import UserError
+from bench.machine import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -123,11 +124,6 @@ def _part(length: int, resized: int, size: int) -> tuple[int, int, int, int]:
     offset = (resized - size) // 2
     first, last = offset // target, -(-(offset + size) // target)
     return offset - first * target, first * source, (last - first) * target, (last - first) * source
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ImagePool:

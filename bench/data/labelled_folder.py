@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,18 @@ class Part:
     """Split -> pictures that it takes, a tenth of all at most; the rest are those of training."""
 
 
+@contextmanager
+def naming(meant: Mapping[str, str]) -> Iterator[None]:
+    """Errors within name other options: instead of each key the one that is meant."""
+    try:
+        yield
+    except UserError as error:
+        line = str(error)
+        for option, other in meant.items():
+            line = line.replace(option, other)
+        raise UserError(line) from error
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledFolder:
     """Pictures with labels, as `bench.data.labelled.LabelledImages`; nothing is decoded before it is asked for."""
@@ -51,6 +64,8 @@ class LabelledFolder:
     fingerprint: str
     """Digest of stems and sizes of the files and of the class names, wherever they lie."""
     notices: tuple[str, ...]
+    meant: Mapping[str, str]
+    """See `naming`."""
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -71,7 +86,10 @@ class LabelledFolder:
             UserError: the mask is missing, cannot be decoded, is in colours, has another size than its picture, or a value that is
                 no class.
         """
-        image, path = self.images / self.files[index][0], self.masks / self.files[index][1]
+        with naming(self.meant):
+            return self._labels(self.images / self.files[index][0], self.masks / self.files[index][1])
+
+    def _labels(self, image: Path, path: Path) -> NDArray[np.uint16]:
         values = read_indices(path)[1]
         if values.shape != (shape := shape_of(image)):
             raise UserError(
@@ -98,6 +116,7 @@ def open_pairs(
     evaluation_map: tuple[int, ...] | None,
     limit: int | None = None,
     notices: tuple[str, ...] = (),
+    meant: Mapping[str, str] | None = None,
 ) -> LabelledFolder:
     """List the pictures of a split that have an index mask of the same stem, and tell how many files have no counterpart.
 
@@ -111,6 +130,7 @@ def open_pairs(
         evaluation_map: see `LabelledFolder`.
         limit: at most so many pictures.
         notices: lines that come first.
+        meant: see `naming`.
 
     Raises:
         UserError: a folder is missing or empty, two files differ in their ending alone, or no picture is left.
@@ -150,6 +170,7 @@ def open_pairs(
         ignore_index=ignore_index,
         fingerprint=digest.hexdigest(),
         notices=tuple(told),
+        meant=meant or {},
     )
 
 

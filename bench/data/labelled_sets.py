@@ -16,12 +16,13 @@ list of class names. The lists are files of the user's, beside the data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.data.image_folder import FOLDERS
 from bench.data.labelled import VOID
-from bench.data.labelled_folder import LabelledFolder, Part, make_vocabulary, open_pairs, read_names
+from bench.data.labelled_folder import LabelledFolder, Part, make_vocabulary, naming, open_pairs, read_names
 from bench.data.video_folder import check_split, require_folder
 from bench.errors import UserError
 
@@ -124,6 +125,8 @@ class LabelledSpec:
     """``folder`` only: value of void pixels; None: 255, or 65535 where 255 is a class. 65535 always is void."""
     limit: int | None = None
     """At most so many pictures, those whose names hash lowest."""
+    meant: Mapping[str, str] = field(default_factory=dict)
+    """Options that stand for others in errors: ``task.data_path`` and ``task.class_file`` where those of the test are meant."""
 
 
 def open_labelled(spec: LabelledSpec, split: str) -> LabelledFolder:
@@ -142,14 +145,22 @@ def open_labelled(spec: LabelledSpec, split: str) -> LabelledFolder:
             picture is left.
     """
     check_split(split, SPLITS)
+    with naming(spec.meant):
+        return _open(spec, split)
+
+
+def _open(spec: LabelledSpec, split: str) -> LabelledFolder:
     if spec.data not in SETS:
         raise UserError(f"task.data must be one of {', '.join(SETS)}, got {spec.data!r}")
     layout = LAYOUTS.get(spec.data)
     root, part = _published(spec, layout, split) if layout else (spec.path, _folder_part(spec.path, split))
     file = spec.class_file or _class_file(root, layout)
-    names = read_names(file)
-    if layout and len(names) != layout.classes:
-        raise UserError(f"task.data_path: {file} has {len(names)} names, but {spec.data} has {layout.classes} classes")
+    with naming({"task.data_path": "task.class_file"} if spec.class_file else {}):
+        names = read_names(file)
+        if layout and len(names) != layout.classes:
+            raise UserError(
+                f"task.data_path: {file} has {len(names)} names, but {spec.data} has {layout.classes} classes"
+            )
     vocabulary = make_vocabulary(names, spec.trained_on)
     told = f"{split}: {spec.data} with the {len(names)} class names of {file.name}"
     if spec.trained_on:
@@ -170,6 +181,7 @@ def open_labelled(spec: LabelledSpec, split: str) -> LabelledFolder:
         ignore_index=layout.ignore_index if layout else _void_index(spec, names),
         limit=spec.limit,
         notices=(told,),
+        meant=spec.meant,
     )
 
 

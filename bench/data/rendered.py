@@ -11,7 +11,6 @@ resumed by the next.
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -21,13 +20,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench.data.cache_folder import Progress, check_space, seal, sole_writer, unseal
-from bench.data.scenes.shards import ShardedArray, find_damage, write_atomically
+from bench.data.cache_folder import Progress, check_space, digest, seal, sole_writer, unseal
+from bench.data.shards import ShardedArray, refuse_damage, write_atomically
 from bench.errors import UserError
+from bench.machine import usable_cores
 
 Entries = dict[str, Any]
 """What the manifest says of a shard: name, size and SHA-256 of the file of each field."""
@@ -51,8 +51,14 @@ class RenderedFolder:
     """About what a scene takes on the disk."""
     render: Callable[[range, Path, int], Entries]
     """`render(scenes, folder, shard)` writes a shard; goes to other processes, so it must pickle."""
-    sources: Callable[[], Mapping[str, Any]]
+    sources: Callable[[], Mapping[str, Any]] = dict
     """What else the manifest should tell of what was rendered."""
+    software: tuple[str, ...] = ("numpy", "trimesh", "embreex", "scikit-image")
+    """Packages that it takes, whose versions the manifest tells."""
+    verb: str = "render"
+    """How it is made, in messages: "render" or "generate"."""
+    things: str | None = None
+    """What a split holds, in messages: "clips"; None: `what`."""
 
     def complete(self, workers: int | None, progress: Progress | None) -> None:
         """Render the shards that are missing.
@@ -66,8 +72,8 @@ class RenderedFolder:
         """
         if workers is not None and workers < 1:
             raise UserError(f"workers must be >= 1, got {workers}")
-        with sole_writer(self.folder, f"renders {self.split} {self.what}", progress):
-            self._complete(workers or _usable_cores(), progress)
+        with sole_writer(self.folder, f"{self.verb}s {self.split} {self.things or self.what}", progress):
+            self._complete(workers or usable_cores(), progress)
 
     def open(self, *, verify: bool) -> tuple[dict[str, ShardedArray], dict[int, Entries]]:
         """The arrays by field, and the manifest's entries by shard; checks sizes, and SHA-256 sums if `verify`.
@@ -83,17 +89,16 @@ class RenderedFolder:
                 f"{self.what}: {self.folder} holds {len(shards)} of {total} shards; prepare {self.split} again to finish it"
             )
         for number in range(total):
-            self._refuse_damage(shards[number], checksum=verify)
+            refuse_damage(self.folder, shards[number], self.what, self.verb, checksum=verify)
         arrays = {
             field: ShardedArray([self.folder / shards[n][field]["name"] for n in range(total)]) for field in self.fields
         }
         return arrays, shards
 
-    def _refuse_damage(self, entries: Entries, *, checksum: bool) -> None:
-        for entry in entries.values():
-            if damage := find_damage(self.folder, entry, checksum=checksum):
-                path = self.folder / entry["name"]
-                raise UserError(f"{self.what}: {damage}; delete {path} and run again to render it anew")
+    def fingerprint(self, shards: Mapping[int, Entries]) -> str:
+        """Digest of the spec and of the SHA-256 sums of all `shards`."""
+        sums = {field: [shards[n][field]["sha256"] for n in sorted(shards)] for field in self.fields}
+        return digest({"spec": self.spec, "files": sums})
 
     def _complete(self, workers: int, progress: Progress | None) -> None:
         """Render what is missing; the caller holds the lock."""
@@ -102,17 +107,17 @@ class RenderedFolder:
             if any(not (self.folder / entry["name"]).is_file() for entry in shards[number].values()):
                 del shards[number]
             else:
-                self._refuse_damage(shards[number], checksum=True)
+                refuse_damage(self.folder, shards[number], self.what, self.verb, checksum=True)
         missing = [number for number in range(len(self.ranges)) if number not in shards]
         if not missing:
             return
-        self._check_renderer()
+        self._require_software()
         for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed; the lock says that it is gone
             leftover.unlink(missing_ok=True)
         total = sum(map(len, self.ranges))
         scenes = sum(len(self.ranges[number]) for number in missing)
         check_space(self.folder, scenes * self.scene_bytes, f"{self.what}: {self.split}")
-        done, label = total - scenes, f"rendering {self.split} {self.what}"
+        done, label = total - scenes, f"{self.verb.removesuffix('e')}ing {self.split} {self.things or self.what}"
         if progress:
             progress(label, done, total)
         with closing(self._render_all(missing, workers)) as finished:
@@ -144,20 +149,20 @@ class RenderedFolder:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _check_renderer(self) -> None:
-        for module in ("trimesh", "embreex", "skimage"):
-            if importlib.util.find_spec(module) is None:
-                package = "scikit-image" if module == "skimage" else module
-                raise UserError(
-                    f"{self.what} cannot be rendered: {package} is not installed; run pip install {package}"
-                )
+    def _require_software(self) -> None:
+        for package in self.software:
+            try:
+                version(package)
+            except PackageNotFoundError as error:
+                mend = f"{package} is not installed; run pip install {package}"
+                raise UserError(f"{self.what} cannot be rendered: {mend}") from error
 
     def _write_manifest(self, shards: Mapping[int, Entries]) -> None:
         manifest = {
             "spec": self.spec,
             "complete": len(shards) == len(self.ranges),
             **self.sources(),
-            "software": {name: version(name) for name in ("numpy", "trimesh", "embreex", "scikit-image")},
+            "software": {name: version(name) for name in self.software},
             "shards": {str(number): shards[number] for number in sorted(shards)},
         }
         write_atomically(self.folder / "manifest.json", seal(manifest))
@@ -166,10 +171,6 @@ class RenderedFolder:
         """Return the manifest's shards, or raise `UserError` if it is not what `_write_manifest` wrote for this spec."""
         manifest = unseal(self.folder / "manifest.json", self.spec, self.what)
         return {int(number): entry for number, entry in manifest["shards"].items()}
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _set_up_worker() -> None:

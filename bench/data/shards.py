@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cache_folder import disk_errors
+from bench.errors import UserError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -42,9 +43,31 @@ def write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     return {"name": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def find_damage(folder: Path, entry: dict[str, Any], *, checksum: bool) -> str | None:
-    """Say what is wrong with the file of a manifest entry, or None. `checksum=False` looks at its size only."""
-    path = folder / entry["name"]
+def write_shard(folder: Path, number: int, rows: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, Any]:
+    """Write the rows of each field of a shard as one array; return its manifest entries by field."""
+    return {
+        field: write_array(folder / f"shard-{number:04d}-{field}.npy", np.stack(values))
+        for field, values in rows.items()
+    }
+
+
+def refuse_damage(folder: Path, entries: Mapping[str, Any], what: str, verb: str, *, checksum: bool) -> None:
+    """Raise `UserError` if a file is not as its manifest entry says; `checksum=False` looks at sizes only.
+
+    Args:
+        folder: where the files lie.
+        entries: what the manifest says of each.
+        what: begins the message: "scenes".
+        verb: how files are made: "render".
+        checksum: compare SHA-256 sums, too.
+    """
+    for entry in entries.values():
+        path = folder / entry["name"]
+        if damage := _find_damage(path, entry, checksum):
+            raise UserError(f"{what}: {damage}; delete {path} and run again to {verb} it anew")
+
+
+def _find_damage(path: Path, entry: Mapping[str, Any], checksum: bool) -> str | None:
     if not path.is_file():
         return f"{path} is missing"
     size = path.stat().st_size
@@ -78,6 +101,9 @@ class ShardedArray:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by one or two indices; raises `IndexError` outside the array."""
+        if type(key) is int and 0 <= key < len(self):  # the usual question, the short way: from the end of its part
+            number = int(np.searchsorted(self._ends, key, side="right"))
+            return np.array(self._parts[number][key - int(self._ends[number])])
         if isinstance(key, tuple):
             if len(key) != 2:
                 raise IndexError(f"a sharded array takes one or two indices, got {len(key)}")

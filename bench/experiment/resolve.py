@@ -20,10 +20,23 @@ from bench.contracts import Task
 from bench.engine.progress import learning_rate_curve
 from bench.engine.step import StepSettings
 from bench.errors import UserError
-from bench.machine import look_at_driver, look_at_processor, run_program
+from bench.machine import look_at_driver, look_at_processor, run_program, usable_cores
 from bench.store.provenance import source_files
 
-PLACES = frozenset(["data_path", "evaluation_index", "grids_path", "perceptual_loss_weights", "weights"])
+PLACES = frozenset(
+    [
+        "class_file",
+        "clip_weights",
+        "data_path",
+        "evaluation_index",
+        "grids_path",
+        "guidance_weights",
+        "perceptual_loss_weights",
+        "test_class_file",
+        "test_path",
+        "weights",
+    ]
+)
 """Options of tasks and architectures that name a file or a folder."""
 
 
@@ -95,13 +108,40 @@ def require_inputs(model: nn.Module, task: Task, arm: Arm) -> None:
     Raises:
         UserError: an input field that forward does not take.
     """
-    parameters = inspect.signature(model.forward).parameters
-    missing = [name for name in task.input_fields if name not in parameters]
-    if missing and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if missing := _not_taken(model.forward, task.input_fields):
         raise UserError(
             f"arms.{arm.label}: forward of {type(model).__name__} does not take {', '.join(missing)}, which the task gives "
             f"with these options; add the argument, or leave out the option (see `isochron check`)"
         )
+
+
+def require_data(arm: ArmConfig, where: str, task_class: Any, options: Mapping[str, Any]) -> None:
+    """Refuse an architecture that does not read what the task gives with `options`, before anything is built.
+
+    What a factory that is no class makes is not known before: see `require_inputs`.
+
+    Raises:
+        UserError: an input field that forward does not take; names the fields of both, and data that would fit.
+    """
+    inputs_of = getattr(getattr(task_class, "config_class", None), "inputs_of", {})
+    given = inputs_of.get(options.get("data"), getattr(task_class, "input_fields", ()))
+    forward = getattr(architecture_class(arm), "forward", None)
+    if forward is None or not _not_taken(forward, given):
+        return
+    fitting = [f"set task.data: {data}" for data, fields in inputs_of.items() if not _not_taken(forward, fields)]
+    _, *reads = inspect.signature(forward).parameters
+    raise UserError(
+        f"{where}: {arm.architecture or arm.factory} reads {', '.join(reads)}, but the task gives {', '.join(given)} "
+        f"with these options; {' or '.join([*fitting[:1], 'take another architecture'])}"
+    )
+
+
+def _not_taken(forward: Any, fields: Sequence[str]) -> list[str]:
+    """Those of `fields` that cannot be given to `forward` by name."""
+    parameters = inspect.signature(forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    return [name for name in fields if name not in parameters]
 
 
 def pretrained_parts(of: nn.Module | Task) -> Sequence[Mapping[str, Any]]:
@@ -133,7 +173,7 @@ def expand(comparison: Comparison) -> Comparison:
     """The comparison with every option of the task and of the architectures written out, presets and defaults alike.
 
     Raises:
-        UserError: an option is unknown or wrong.
+        UserError: an option is unknown or wrong, or an architecture reads something else than the task gives.
     """
     name = comparison.task["name"]
     made = registry.load_object(registry.task(name).target, "task")
@@ -141,15 +181,16 @@ def expand(comparison: Comparison) -> Comparison:
     task = {"name": name, **_written_out(made, comparison.preset, given, "task")}
     shared = shared_options(made, task)
 
-    def written_out(arm: ArmConfig, where: str) -> ArmConfig:
-        options = with_shared(architecture_class(arm), arm.options, shared, where)
-        options = _written_out(architecture_class(arm), comparison.preset, options, where)
+    def written_out(arm: ArmConfig, where: str, of_task: Mapping[str, Any]) -> ArmConfig:
+        require_data(arm, where, made, of_task)
+        options = with_shared(architecture_class(arm), arm.options, shared, f"{where}.options")
+        options = _written_out(architecture_class(arm), comparison.preset, options, f"{where}.options")
         return arm.model_copy(update={"options": options})
 
-    arms = tuple(written_out(arm, f"arms.{arm.name}.options") for arm in comparison.arms)
+    arms = tuple(written_out(arm, f"arms.{arm.name}", task) for arm in comparison.arms)
     pretraining = comparison.pretraining
     if pretraining is not None:
-        arm = written_out(pretraining.arm, "pretraining.arm.options")
+        arm = written_out(pretraining.arm, "pretraining.arm", {**task, **pretraining.task})
         _written_out(
             made, comparison.preset, {**given, **pretraining.task}, "pretraining.task"
         )  # an error before any work
@@ -273,11 +314,6 @@ def describe_device(device: torch.device, threads: int, memory_limit: int, load:
     if load:
         record["load_at_start"] = cpu.load
     return record
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, or a container's quota where that is less."""
-    return max(1, int(look_at_processor().usable))
 
 
 def step_settings(training: TrainingConfig, batch: int) -> StepSettings:

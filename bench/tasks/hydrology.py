@@ -44,7 +44,7 @@ from torch import Tensor
 from bench.aggregates import summarise
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.data.draws import of_name
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.tasks import hydrology_batches as batches
 from bench.tasks.hydrology_batches import Chosen
 from bench.tasks.hydrology_config import PRESETS, HydrologyConfig, usual_units

@@ -1,13 +1,15 @@
 """How hard the pictures of named things are for predictions that look at no shape and no texture.
 
-    python -m tests.data.named_calibration CACHE_FOLDER
+    python -m tests.data.named_calibration CACHE_FOLDER [PRESET [SEED]]
 
-renders the default pictures if need be and prints the numbers of docs/segmentation-data.md.
+renders the default pictures, or those of a preset of the task `openvocab`, if need be and prints the numbers of
+docs/segmentation-data.md.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from bench.data.labelled import VOID, Vocabulary
 from bench.data.named import SPLITS, NamedScenes, NamedSceneSpec, open_named, prepare
 from bench.data.named.words import COLOURS, LEFT_OUT_COLOURS, LEFT_OUT_SHAPES, LEFT_OUT_TEXTURES, SHAPES, TEXTURES
+from bench.tasks.openvocab_config import PRESETS
 
 Labels = NDArray[np.integer]
 
@@ -67,13 +70,17 @@ def nearest_mean(rgb: NDArray[np.uint8], labels: Labels, test: NDArray[np.uint8]
     return table[bins_of(test)]
 
 
-def guess_left_out(labels: Labels, vocabulary: Vocabulary, seed: int = 0) -> NDArray[np.int64]:
+def guess_left_out(labels: Labels, spec: NamedSceneSpec, seed: int = 0) -> NDArray[np.int64]:
     """What one who knows all words of training says: right, but any word of the kind where one is left out, thing by thing.
 
     Things of one class in one picture are one thing here.
     """
-    rng = np.random.default_rng(seed)
-    kinds = ([*TEXTURES, *LEFT_OUT_TEXTURES], [*COLOURS, *LEFT_OUT_COLOURS], [*SHAPES, *LEFT_OUT_SHAPES])
+    rng, vocabulary = np.random.default_rng(seed), spec.vocabulary("words")
+    kinds = (
+        [*list(TEXTURES)[: spec.textures], *LEFT_OUT_TEXTURES],
+        [*list(COLOURS)[: spec.colours], *LEFT_OUT_COLOURS],
+        [*list(SHAPES)[: spec.shapes], *LEFT_OUT_SHAPES],
+    )
     left_out = {*LEFT_OUT_TEXTURES, *LEFT_OUT_COLOURS, *LEFT_OUT_SHAPES}
     position = {name: number for number, name in enumerate(vocabulary.names)}
     said = labels.astype(np.int64)
@@ -86,9 +93,9 @@ def guess_left_out(labels: Labels, vocabulary: Vocabulary, seed: int = 0) -> NDA
     return said
 
 
-def main(cache_dir: Path) -> None:
+def main(cache_dir: Path, preset: str = "", seed: str = "0") -> None:
     """Print shares, frequencies and the scores of what learns nothing but colours."""
-    spec = NamedSceneSpec()
+    spec = replace(PRESETS[preset].named_spec if preset else NamedSceneSpec(), seed=int(seed))
     prepare(spec, cache_dir, lambda *report: print(*report))
     pictures = {split: stacked(open_named(spec, split, cache_dir)) for split in SPLITS}
     for split, (_, labels) in pictures.items():
@@ -117,9 +124,9 @@ def main(cache_dir: Path) -> None:
             found = scores(predicted, truth, spec.vocabulary(split))
             print(f"{split}, {name}:", ", ".join(f"{key} {value:.1f}" for key, value in found.items()))
     vocabulary, (_, labels) = spec.vocabulary("words"), pictures["words"]
-    floors = [scores(guess_left_out(labels, vocabulary, seed), labels, vocabulary)["mIoU word"] for seed in range(10)]
+    floors = [scores(guess_left_out(labels, spec, guess), labels, vocabulary)["mIoU word"] for guess in range(10)]
     print(f"words, left-out words guessed: mIoU word {np.mean(floors):.1f}, standard deviation {np.std(floors):.1f}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -113,6 +113,30 @@ def test_what_is_missing_or_does_not_fit_is_one_line(tmp_path: Path) -> None:
         opened("ade20k-150", tmp_path)
 
 
+def test_errors_name_the_option_that_is_meant(tmp_path: Path) -> None:
+    root, meant = (
+        save_folder(tmp_path, 12),
+        {"task.data_path": "task.test_path", "task.class_file": "task.test_class_file"},
+    )
+    names_of = tmp_path / "mine.json"
+    for options, own, other in (({}, "data_path", "class_file"), ({"meant": meant}, "test_path", "test_class_file")):
+        names_of.write_text("{")
+        with pytest.raises(UserError, match=rf"^task\.{other}: .*mine\.json is no JSON"):
+            opened("folder", root, class_file=names_of, **options)
+        save_names(names_of, ["wall"])
+        with pytest.raises(UserError, match=rf"^task\.{other}: .*mine\.json has 1 names, but voc-20 has 20 classes"):
+            opened("voc-20", save_set(tmp_path, "voc-20"), class_file=names_of, **options)
+        with pytest.raises(UserError, match=rf"^task\.{own}: .*images is missing"):
+            opened("folder", tmp_path / "nowhere", **options)
+        with pytest.raises(
+            UserError, match=rf"^task\.{own}: the mask .* has the value 2, but the 1 classes are 0 to 0"
+        ):
+            opened("folder", root, class_file=names_of, **options).labels(0)
+        (tmp_path / "empty/images").mkdir(parents=True, exist_ok=True)
+        with pytest.raises(UserError, match=rf"^task\.{own}: .* name another file in task\.{other}$"):
+            opened("folder", tmp_path / "empty", **options)
+
+
 # --- a user's own folder -------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,10 +183,20 @@ def test_colours_alone_do_not_name_things(cache):
 def test_who_knows_the_words_of_training_fails_on_the_others_only(cache):
     words = open_named(SPEC, "words", cache)
     _, labels = stacked(words)
-    said = guess_left_out(labels, words.vocabulary)
+    said = guess_left_out(labels, SPEC)
     changed = {words.vocabulary.groups[label] for label in labels[said != labels]}
     assert changed == {"word"}
     assert scores(said, labels, words.vocabulary)["mIoU word"] < 60
+
+
+def test_guesses_are_names_that_there_are_with_the_known_words_kept():
+    spec = replace(SPEC, textures=2, colours=3, shapes=3)
+    names = spec.vocabulary("words").names
+    said = guess_left_out(np.arange(len(names)).reshape(1, 1, -1), spec).ravel()
+    left_out = {*LEFT_OUT_TEXTURES, *LEFT_OUT_COLOURS, *LEFT_OUT_SHAPES}
+    for name, guess in zip(names, said, strict=True):
+        words = zip(name.split(), names[guess].split(), strict=True)
+        assert all(word in left_out or word == other for word, other in words)
 
 
 def test_sheet_shows_pictures_over_their_labels():

@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.data import rendered as rendered_module
+from bench.data import shards as shards_module
 from bench.data.scenes import SceneSpec, ShardedArray, open_split, prepare, split_folder
 from bench.data.scenes import cache as cache_module
-from bench.data.scenes import shards as shards_module
 from bench.data.scenes import spec as spec_module
 from bench.errors import UserError
 
@@ -255,6 +257,19 @@ def test_too_small_a_disk_is_refused_before_rendering(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"train needs 0 MiB in .*, but only 0 MiB are free"):
         prepared(tmp_path)
     assert renders.numbers == []
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    def version(package: str) -> str:
+        if package == "embreex":
+            raise PackageNotFoundError
+        return "1"
+
+    monkeypatch.setattr(rendered_module, "version", version)
+    with pytest.raises(
+        UserError, match=r"scenes cannot be rendered: embreex is not installed; run pip install embreex"
+    ):
+        prepared(tmp_path)
 
 
 def test_cache_folder_that_is_a_file(tmp_path):

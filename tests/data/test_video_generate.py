@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import re
 import signal
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data.scenes import shards as shards_module
+from bench.data import shards as shards_module
+from bench.data.cache_folder import sole_writer
 from bench.data.video import Boxes, VideoSpec, generate, open_boxed, open_masked, prepare, split_folder
 from bench.data.video.generate import FIELDS, GeneratedVideos
 from bench.data.video.render import make_clip
@@ -248,6 +250,23 @@ def test_clips_of_another_spec_are_refused(cache):
     split_folder(SPEC, "train", cache).rename(split_folder(other, "train", cache))
     with pytest.raises(UserError, match="describes other video than was asked for"):
         open_masked(other, "train", cache)
+
+
+def test_manifest_names_what_made_the_clips(reference):
+    manifest = json.loads((split_folder(SPEC, "train", reference) / "manifest.json").read_text())
+    assert manifest["software"] == {"numpy": np.__version__}
+    assert set(manifest["shards"]["3"]) == set(FIELDS)
+
+
+def test_who_waits_is_told_for_what(tmp_path):
+    def stop(text: str, done: int, total: int) -> None:
+        raise InterruptedError(text)
+
+    with (
+        sole_writer(split_folder(SPEC, "train", tmp_path), "tests"),
+        pytest.raises(InterruptedError, match=r"^waiting for another process that generates train clips$"),
+    ):
+        prepare(SPEC, tmp_path, stop, ["train"])
 
 
 def test_full_disk_leaves_nothing_half_written(reference, tmp_path, monkeypatch):

@@ -1,15 +1,27 @@
-"""A small region whose rain comes and goes, whose soil moisture hardly moves within a week, and whose rivers follow the rain."""
+"""A small region whose rain comes and goes, whose soil moisture hardly moves within a week, and whose rivers follow the rain.
+
+Also the task on it, and a model of it whose answers are known.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import torch
+from torch import nn
 
 from bench.data.hydrology import Gauges, Grids, HydrologyData
 from bench.data.hydrology.region import STATIC_NAMES
+from bench.tasks.hydrology import Hydrology, HydrologyConfig
 
+CPU = torch.device("cpu")
 HEIGHT, WIDTH, CATCHMENTS = 16, 20, 6
 SEA_COLUMNS = 5
 """With patches of 4 cells the first column of patches is sea, and the second one is so for a quarter."""
+PATCHES = 16
+"""Of 20 the 4 in the first column are sea."""
+SMALL = {"patch_cells": 4, "days": 8, "test_years": 1, "held_out_catchments": 2}
 
 
 def small_region(years: int = 4, seed: int = 0) -> HydrologyData:
@@ -46,3 +58,31 @@ def small_region(years: int = 4, seed: int = 0) -> HydrologyData:
         fingerprint="small",
         notices=("a region for tests",),
     )
+
+
+def small_task(cache_dir: Path, data: HydrologyData | None = None, **options) -> Hydrology:
+    """The task on the small region, or on other data, with windows of 8 days."""
+    region = small_region() if data is None else data
+    return Hydrology(HydrologyConfig(**{**SMALL, **options}), cache_dir, lambda: region)
+
+
+def some(task: Hydrology, count: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and draws of random training samples."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, task.training_size(), count), generator.integers(0, 2**64, count, dtype=np.uint64)
+
+
+class Guess(nn.Module):
+    """Predicts one value everywhere."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, image_predicted=None, series_predicted=None, image_values=None, **others):
+        found = {}
+        if image_predicted is not None:
+            found["image_prediction"] = torch.full((*image_predicted.shape, image_values.shape[-1]), self.value)
+        if series_predicted is not None:
+            found["series_prediction"] = torch.full(series_predicted.shape, self.value)
+        return found

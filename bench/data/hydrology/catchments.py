@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bench.data.hydrology.data import Gauges, HydrologyData
 from bench.data.hydrology.tables import Record
 from bench.errors import UserError
+from bench.machine import usable_cores
 
 if TYPE_CHECKING:
     from bench.data.cache_folder import Progress
@@ -195,7 +196,7 @@ def _read_all(
     records = []
     if progress:
         progress(told, 0, len(ids))
-    with ThreadPoolExecutor(_usable_cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for done, record in enumerate(pool.map(read, ids), 1):
             records.append(record)
             if progress:
@@ -243,7 +244,3 @@ def digest_gauges(dates: NDArray[np.datetime64], gauges: Gauges) -> str:
 def update_digest(digest: Any, array: NDArray[np.float32]) -> None:
     """Add `array` to a digest; a NaN is a NaN, whatever bits it has."""
     digest.update(np.where(np.isnan(array), np.nan, array).astype("<f4").tobytes())
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

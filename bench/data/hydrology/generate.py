@@ -15,24 +15,21 @@ the length of the record, and a run that is killed goes on from the last finishe
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cache_folder import Progress, check_space, seal, sole_writer, unseal
+from bench.data.cache_folder import Progress, check_space, digest, seal, sole_writer, unseal
 from bench.data.hydrology.data import Gauges, Grids, HydrologyData
 from bench.data.hydrology.day_file import DayFile
 from bench.data.hydrology.region import STATIC_NAMES
 from bench.data.hydrology.simulate import GRID_NAMES, GRID_UNITS, SERIES_NAMES, SERIES_UNITS, Simulation
 from bench.data.hydrology.spec import HYDROLOGY_VERSION, HydrologySpec
-from bench.data.scenes.shards import find_damage, write_array, write_atomically
+from bench.data.shards import refuse_damage, write_array, write_atomically
 from bench.errors import UserError
 
 FILES = ("grids.npy", "series.npy", "statics.npy", "land.npy")
@@ -44,7 +41,7 @@ NOTICE = (
 
 def data_folder(spec: HydrologySpec, cache_dir: Path) -> Path:
     """Where the data of `spec` lies, or will lie."""
-    key = hashlib.sha256(json.dumps(spec.describe(), sort_keys=True).encode()).hexdigest()[:12]
+    key = digest(spec.describe())[:12]
     name = f"{spec.years}y-{spec.height}x{spec.width}-{spec.catchments}c-{key}"
     return Path(cache_dir) / f"hydrology-v{HYDROLOGY_VERSION}" / name
 
@@ -69,7 +66,7 @@ def prepare(spec: HydrologySpec, cache_dir: Path, progress: Progress | None = No
         if (folder / "manifest.json").is_file():
             entries = unseal(folder / "manifest.json", spec.describe(), "hydrology")["files"]
             if all((folder / name).is_file() for name in FILES):
-                _refuse_damage(folder, entries, checksum=True)
+                refuse_damage(folder, entries, "hydrology", "generate", checksum=True)
                 return
         _generate(spec, folder, progress)
 
@@ -86,7 +83,7 @@ def open_generated(spec: HydrologySpec, cache_dir: Path, *, verify: bool = True)
     if not (folder / "manifest.json").is_file():
         raise UserError(f"hydrology: {folder.name} is not in the cache ({folder}); prepare it first")
     entries = unseal(folder / "manifest.json", spec.describe(), "hydrology")["files"]
-    _refuse_damage(folder, entries, checksum=verify)
+    refuse_damage(folder, entries, "hydrology", "generate", checksum=verify)
     grids, series, statics, land = (
         np.load(folder / name, mmap_mode="r" if name == "grids.npy" else None, allow_pickle=False) for name in FILES
     )
@@ -102,15 +99,9 @@ def open_generated(spec: HydrologySpec, cache_dir: Path, *, verify: bool = True)
             STATIC_NAMES,
             statics,
         ),
-        fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        fingerprint=digest(content),
         notices=(NOTICE,),
     )
-
-
-def _refuse_damage(folder: Path, entries: Mapping[str, Any], *, checksum: bool) -> None:
-    for name in FILES:
-        if damage := find_damage(folder, entries[name], checksum=checksum):
-            raise UserError(f"hydrology: {damage}; delete {folder / name} and run again to generate it anew")
 
 
 def _generate(spec: HydrologySpec, folder: Path, progress: Progress | None) -> None:

@@ -7,8 +7,6 @@ is a `RenderedFolder`. The key is a hash of what determines the bytes, so that t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cache_folder import Progress
+from bench.data.cache_folder import Progress, digest
 from bench.data.labelled import Vocabulary
 from bench.data.named.spec import NAMED_VERSION, SPLITS, NamedSceneSpec, check_split, shard_ranges
-from bench.data.scenes.rendered import RenderedFolder
-from bench.data.scenes.shards import ShardedArray, write_array
+from bench.data.rendered import RenderedFolder
+from bench.data.shards import ShardedArray, write_shard
 
 FIELDS = ("rgb", "labels")
 BYTES_PER_PIXEL = 3 + 2
@@ -61,7 +59,7 @@ class NamedScenes:
 
 def split_folder(spec: NamedSceneSpec, split: str, cache_dir: Path) -> Path:
     """Where `split` of `spec` lies, or will lie."""
-    key = hashlib.sha256(json.dumps(spec.describe(split), sort_keys=True).encode()).hexdigest()[:12]
+    key = digest(spec.describe(split))[:12]
     return Path(cache_dir) / f"named-v{NAMED_VERSION}" / f"{split}-{spec.images(split)}-{spec.image_size}px-{key}"
 
 
@@ -100,10 +98,9 @@ def open_named(spec: NamedSceneSpec, split: str, cache_dir: Path, *, verify: boo
     Raises:
         UserError: the split is not there, not complete, or damaged; the message names the file and the mend.
     """
-    arrays, shards = _rendered(spec, split, cache_dir).open(verify=verify)
-    sums = {field: [shards[number][field]["sha256"] for number in sorted(shards)] for field in FIELDS}
-    content = json.dumps({"spec": spec.describe(split), "files": sums}, sort_keys=True)
-    return NamedScenes(spec.vocabulary(split), arrays, hashlib.sha256(content.encode()).hexdigest())
+    rendered = _rendered(spec, split, cache_dir)
+    arrays, shards = rendered.open(verify=verify)
+    return NamedScenes(spec.vocabulary(split), arrays, rendered.fingerprint(shards))
 
 
 def _rendered(spec: NamedSceneSpec, split: str, cache_dir: Path) -> RenderedFolder:
@@ -130,9 +127,4 @@ def render_shard(spec: NamedSceneSpec, split: str, pictures: range, folder: Path
     from bench.data.named.scene import make_picture
 
     made = [make_picture(spec, split, index) for index in pictures]
-    return {
-        field: write_array(
-            folder / f"shard-{number:04d}-{field}.npy", np.stack([getattr(picture, field) for picture in made])
-        )
-        for field in FIELDS
-    }
+    return write_shard(folder, number, {field: [getattr(picture, field) for picture in made] for field in FIELDS})

@@ -21,7 +21,7 @@ from bench.data.images import ImagePool, decode
 from bench.data.re10k.archive import Span, read_bytes
 from bench.data.re10k.chunks import list_chunks, read_chunk
 from bench.data.re10k.tree import frame_name
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.images import ImagePool
-from bench.data.scenes.shards import write_atomically
+from bench.data.shards import write_atomically
 from bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@
 """
 
 from bench.data.scenes.cache import SceneSplit, open_split, prepare, split_folder
-from bench.data.scenes.shards import ShardedArray
 from bench.data.scenes.spec import SPLITS, SceneSpec
+from bench.data.shards import ShardedArray
 
 __all__ = [
     "SPLITS",

@@ -7,8 +7,6 @@ is a `RenderedFolder`. The key is a hash of what determines the bytes, so that t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -20,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.arrays import ArraySplit
-from bench.data.cache_folder import Progress
-from bench.data.scenes.rendered import RenderedFolder
-from bench.data.scenes.shards import ShardedArray, write_array
+from bench.data.cache_folder import Progress, digest
+from bench.data.rendered import RenderedFolder
 from bench.data.scenes.spec import SCENES_VERSION, SceneSpec, check_split, scene_generator, shard_ranges
+from bench.data.shards import ShardedArray, write_shard
 
 FIELDS = ("rgb", "depth", "instance", "classes", "c2w", "intrinsics")
 BYTES_PER_PIXEL = 3 + 2 + 1 + 1
@@ -45,8 +43,7 @@ class SceneSplit(ArraySplit):
 
 def split_folder(spec: SceneSpec, split: str, cache_dir: Path) -> Path:
     """Where `split` of `spec` lies, or will lie."""
-    description = json.dumps(spec.describe(split), sort_keys=True)
-    key = hashlib.sha256(description.encode()).hexdigest()[:12]
+    key = digest(spec.describe(split))[:12]
     name = f"{split}-{spec.scenes(split)}x{spec.views(split)}-{spec.image_size}px-{key}"
     return Path(cache_dir) / f"scenes-v{SCENES_VERSION}" / name
 
@@ -130,4 +127,4 @@ def render_shard(spec: SceneSpec, split: str, scenes: range, folder: Path, numbe
         views = render(scene, cameras, spec.supersampling)
         for field in FIELDS:
             rows[field].append(getattr(cameras if field in ("c2w", "intrinsics") else views, field))
-    return {field: write_array(folder / f"shard-{number:04d}-{field}.npy", np.stack(rows[field])) for field in FIELDS}
+    return write_shard(folder, number, rows)

@@ -1,33 +1,28 @@
 """The cache of generated clips: made once, then read through memory maps.
 
     cache_dir/video-v1/<split>-<clips>x<frames>-<size>px-<key>/
-        manifest.json             the spec and one entry for each finished shard, with its files' SHA-256
-        shard-0000-rgb.npy ...    one file for each field of each shard
-        .lock                     held (fcntl) by the process that generates
 
-The key is a hash of what determines the bytes, so that two specs never share a folder. A shard counts as finished once it
-is in the manifest; both are replaced atomically, so a run that is killed at any moment is resumed by the next.
+is a `RenderedFolder`. The key is a hash of what determines the bytes, so that two specs never share a folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cache_folder import Progress, check_space, seal, sole_writer, unseal
-from bench.data.scenes.shards import ShardedArray, find_damage, write_array, write_atomically
+from bench.data.cache_folder import Progress, digest
+from bench.data.rendered import RenderedFolder
+from bench.data.shards import ShardedArray, write_shard
 from bench.data.video.clips import BoxedVideos, Boxes, ClipInfo, MaskedVideos
 from bench.data.video.render import Clip, make_clip
 from bench.data.video.scene import largest
 from bench.data.video.spec import SPLITS, VIDEO_VERSION, VideoSpec, check_split, shard_ranges
-from bench.errors import UserError
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Clip))
 BYTES_PER_PIXEL = 3 + 1 + 1
@@ -102,7 +97,7 @@ class _Tracked(GeneratedVideos):
 
 def split_folder(spec: VideoSpec, split: str, cache_dir: Path) -> Path:
     """Where `split` of `spec` lies, or will lie."""
-    key = hashlib.sha256(json.dumps(spec.describe(split), sort_keys=True).encode()).hexdigest()[:12]
+    key = digest(spec.describe(split))[:12]
     name = f"{split}-{spec.clips(split)}x{spec.frames}-{spec.image_size}px-{key}"
     return Path(cache_dir) / f"video-v{VIDEO_VERSION}" / name
 
@@ -127,9 +122,7 @@ def prepare(
             a folder that cannot be written.
     """
     for split in dict.fromkeys(check_split(split) for split in splits):
-        folder = split_folder(spec, split, cache_dir)
-        with sole_writer(folder, f"generates {split} clips", progress):
-            _complete(spec, split, folder, progress)
+        _rendered(spec, split, cache_dir).complete(workers=1, progress=progress)
 
 
 def open_masked(spec: VideoSpec, split: str, cache_dir: Path, *, verify: bool = True) -> MaskedVideos:
@@ -149,70 +142,28 @@ def open_boxed(spec: VideoSpec, split: str, cache_dir: Path, *, verify: bool = T
 
 
 def _open(spec: VideoSpec, split: str, cache_dir: Path, verify: bool) -> tuple[dict[str, ShardedArray], str]:
-    folder = split_folder(spec, split, cache_dir)
-    if not (folder / "manifest.json").is_file():
-        raise UserError(f"video: {split} is not in the cache ({folder}); prepare it first")
-    shards, total = _read_manifest(folder, spec, split), len(shard_ranges(spec, split))
-    if len(shards) != total:
-        raise UserError(f"video: {folder} holds {len(shards)} of {total} shards; prepare {split} again to finish it")
-    for number in range(total):
-        _refuse_damage(folder, shards[number], checksum=verify)
-    sums = {field: [shards[number][field]["sha256"] for number in range(total)] for field in FIELDS}
-    content = json.dumps({"spec": spec.describe(split), "files": sums}, sort_keys=True)
-    arrays = {field: ShardedArray([folder / shards[n][field]["name"] for n in range(total)]) for field in FIELDS}
-    return arrays, hashlib.sha256(content.encode()).hexdigest()
+    rendered = _rendered(spec, split, cache_dir)
+    arrays, shards = rendered.open(verify=verify)
+    return arrays, rendered.fingerprint(shards)
 
 
-def _complete(spec: VideoSpec, split: str, folder: Path, progress: Progress | None) -> None:
-    """Generate the shards of `split` that are missing; the caller holds the lock."""
-    ranges = shard_ranges(spec, split)
-    shards = _read_manifest(folder, spec, split) if (folder / "manifest.json").is_file() else {}
-    for number in sorted(shards):
-        if any(not (folder / entry["name"]).is_file() for entry in shards[number].values()):
-            del shards[number]
-        else:
-            _refuse_damage(folder, shards[number], checksum=True)
-    missing = [number for number in range(len(ranges)) if number not in shards]
-    if not missing:
-        return
-    for leftover in folder.glob(".*.tmp"):  # of a process that was killed; the lock says that it is gone
-        leftover.unlink(missing_ok=True)
-    clips = sum(len(ranges[number]) for number in missing)
-    check_space(folder, clips * spec.frames * spec.image_size**2 * BYTES_PER_PIXEL, f"video: {split}")
-    done, label = spec.clips(split) - clips, f"generating {split} clips"
-    if progress:
-        progress(label, done, spec.clips(split))
-    for number in missing:
-        shards[number] = _make_shard(spec, split, ranges[number], folder, number)
-        manifest = {
-            "spec": spec.describe(split),
-            "software": {"numpy": np.__version__},
-            "shards": {str(n): shards[n] for n in sorted(shards)},
-        }
-        write_atomically(folder / "manifest.json", seal(manifest))
-        done += len(ranges[number])
-        if progress:
-            progress(label, done, spec.clips(split))
+def _rendered(spec: VideoSpec, split: str, cache_dir: Path) -> RenderedFolder:
+    return RenderedFolder(
+        what="video",
+        split=split,
+        folder=split_folder(spec, split, cache_dir),
+        spec=spec.describe(split),
+        fields=FIELDS,
+        ranges=shard_ranges(spec, split),
+        scene_bytes=spec.frames * spec.image_size**2 * BYTES_PER_PIXEL,
+        render=partial(_make_shard, spec, split),
+        software=("numpy",),
+        verb="generate",
+        things="clips",
+    )
 
 
 def _make_shard(spec: VideoSpec, split: str, clips: range, folder: Path, number: int) -> dict[str, Any]:
     """Generate and write one shard; return its manifest entries by field."""
     made = [make_clip(spec, split, clip) for clip in clips]
-    return {
-        field: write_array(
-            folder / f"shard-{number:04d}-{field}.npy", np.stack([getattr(clip, field) for clip in made])
-        )
-        for field in FIELDS
-    }
-
-
-def _read_manifest(folder: Path, spec: VideoSpec, split: str) -> dict[int, dict[str, Any]]:
-    """Entries by shard, or `UserError` if the manifest is not what was written for this spec."""
-    manifest = unseal(folder / "manifest.json", spec.describe(split), "video")
-    return {int(number): entries for number, entries in manifest["shards"].items()}
-
-
-def _refuse_damage(folder: Path, entries: Mapping[str, Any], *, checksum: bool) -> None:
-    for entry in entries.values():
-        if damage := find_damage(folder, entry, checksum=checksum):
-            raise UserError(f"video: {damage}; delete {folder / entry['name']} and run again to generate it anew")
+    return write_shard(folder, number, {field: [getattr(clip, field) for clip in made] for field in FIELDS})
