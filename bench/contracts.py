@@ -110,7 +110,8 @@ class Task(Protocol):
     """What is learned and how it is scored. Built by ``experiment`` from the comparison's ``task`` section.
 
     Optional members, found by ``getattr``: ``config`` (its options, a dataclass, with what ``auto`` came to; the dataclass
-    may have ``shared_options() -> Mapping``: options that architectures must be built with, which they take over from it),
+    may have ``shared_options() -> Mapping``: options that architectures must be built with, which they take over from it; and
+    ``inputs_of``: value of its option ``data`` -> input fields, where they follow from it),
     ``references(split="test", device=None)`` (predictors that learn nothing, scored like a model: ``[{"name", "label",
     "metrics", "records"}]``), ``notices`` (lines that must stand under the table), ``pretrained_parts()`` (weights trained
     elsewhere that the training loss reads), ``fingerprints()`` (split -> digest of the data that was found, wherever it

@@ -16,6 +16,7 @@ from baselines.lvsm import LVSMDecoderOnlyConfig
 from baselines.lvsm_encoder_decoder import LVSMEncoderDecoderConfig
 from baselines.mae import MAEConfig
 from bench import config, registry
+from bench.config import Comparison
 from bench.experiment import resolve
 from bench.tasks.hydrology_config import HydrologyConfig
 from bench.tasks.masked_image_config import MaskedImageConfig
@@ -32,10 +33,11 @@ from models.layers.repa import RepaConfig
 from models.mixformer import MixFormerCvTConfig
 from models.mixformer_vit import MixFormerViTConfig
 from models.vos_memory import VOSMemoryConfig
+from tests.data.labelled_files import save_folder, save_names, save_set
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 VIEW_SYNTHESIS, MASKED, VIDEO = "view-synthesis.md", "masked-pretraining.md", "video.md"
-OPEN_VOCABULARY = "open-vocabulary.md"
+OPEN_VOCABULARY, REAL_SEGMENTATION = "open-vocabulary.md", "real-segmentation.md"
 OPTIONS = {
     VIEW_SYNTHESIS: (
         EfficientLVSMConfig, LVSMDecoderOnlyConfig, LVSMEncoderDecoderConfig, ImageEncoderConfig, RepaConfig, NVSConfig
@@ -72,31 +74,51 @@ def commands(name: str) -> list[tuple[str, str]]:
     )
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_run_and_check_has_options_that_exist(name: str, tmp_path: Path) -> None:
-    assert {"run", "check"} == {verb for verb, _ in commands(name)}
+def comparison_of(verb: str, line: str) -> Comparison:
+    """The comparison of a command, every option of its task and its arms written out and checked."""
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("source")
     for flag in ("--preset", "--budget", "--out", "--seeds", "--task"):
         parser.add_argument(flag)
     parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args(shlex.split(line, comments=True))
+    changes = config.parse_overrides(given.set)
+    if verb == "check":
+        arms = ({"architecture": given.source, "options": changes},)
+        task = {"name": given.task or "nvs", **changes.pop("task", {})}
+        content = {"name": "page", "preset": "tiny", "task": task, "arms": arms, "budget": "1s"}
+        comparison = config.validate(content, line)
+    else:
+        for flag in ("budget", "seeds"):
+            if (value := getattr(given, flag)) is not None:
+                changes[flag] = yaml.safe_load(value)
+        comparison = config.load(given.source, preset=given.preset, overrides=changes)
+    comparison = resolve.expand(comparison)
+    for arm in comparison.arms:
+        registry.make_config(resolve.architecture_class(arm), arm.options, arm.name)
+    return comparison
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_run_and_check_has_options_that_exist(name: str, tmp_path: Path) -> None:
+    assert {"run", "check"} == {verb for verb, _ in commands(name)}
     for verb, line in commands(name):
-        given = parser.parse_args(shlex.split(line, comments=True))
-        changes = config.parse_overrides(given.set)
-        if verb == "check":
-            arms = ({"architecture": given.source, "options": changes},)
-            task = {"name": given.task or "nvs", **changes.pop("task", {})}
-            content = {"name": "page", "preset": "tiny", "task": task, "arms": arms, "budget": "1s"}
-            comparison = config.validate(content, line)
-        else:
-            for flag in ("budget", "seeds"):
-                if (value := getattr(given, flag)) is not None:
-                    changes[flag] = yaml.safe_load(value)
-            comparison = config.load(given.source, preset=given.preset, overrides=changes)
-        comparison = resolve.expand(comparison)
-        resolve.make_task(comparison, tmp_path)
-        for arm in comparison.arms:
-            registry.make_config(resolve.architecture_class(arm), arm.options, arm.name)
+        resolve.make_task(comparison_of(verb, line), tmp_path)
+
+
+def test_runs_on_real_segmentation_data_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for data, split in (("coco-stuff", "train"), ("ade20k-150", "test")):
+        save_set(tmp_path / "datasets", data, split)
+    save_folder(tmp_path / "STREETS", 12)
+    save_names(tmp_path / "STREETS/classes.txt", [f"thing {number}" for number in range(8)])
+    assert len(commands(REAL_SEGMENTATION)) == 2
+    for verb, line in commands(REAL_SEGMENTATION):
+        task = resolve.make_task(comparison_of(verb, line), tmp_path)
+        task.prepare()
+        assert task.training_size()
+        (told,) = [notice for notice in task.notices if notice.startswith("test: ") and "class names" in notice]
+        assert f"test: {task.config.test_data or task.config.data} with" in told
 
 
 def test_arms_of_equal_flops_have_them() -> None:

@@ -31,6 +31,7 @@ def check_architecture(
     of_task = {**preset_options(made, preset), **of_task}
     task = made(make_config(made, of_task, "task"), cache_dir)
     checked = resolve.architecture_class(arm)
+    resolve.require_data(arm, "architecture", made, of_task)
     options = resolve.with_shared(checked, options, resolve.shared_options(made, of_task), "options")
     arm = arm.model_copy(update={"options": {**preset_options(checked, preset), **options}})
     return check(partial(resolve.build, arm), task, resolve.pick_device(device))

@@ -34,8 +34,8 @@ from bench.errors import UserError
 from bench.tasks import openvocab_batches as batches
 from bench.tasks import openvocab_evaluation as evaluation
 from bench.tasks import openvocab_metrics, openvocab_references, openvocab_source
-from bench.tasks.openvocab_aligned import FIELDS, NOTICE, AlignedFeatures
-from bench.tasks.openvocab_config import PRESETS, OpenVocabularyConfig
+from bench.tasks.openvocab_aligned import NOTICE, AlignedFeatures
+from bench.tasks.openvocab_config import FIELDS, PRESETS, OpenVocabularyConfig
 from bench.tasks.openvocab_lists import Prompts, asked
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class OpenVocabulary:
             open_split: gives the pictures of a split by its name; by default what ``config.data`` says.
         """
         self.config, self._cache_dir, self._open = config, Path(cache_dir), open_split
-        self.input_fields = FIELDS if config.aligned else ("image", "names")
+        self.input_fields = config.inputs_of[config.data]
         self.metrics = openvocab_metrics.metrics(config)
         self.evaluation_batch = config.eval_batch
         self.gate = Gate(self.metrics[0].name, "raw-cosine" if config.aligned else "most-frequent", MARGIN)

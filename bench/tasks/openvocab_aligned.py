@@ -28,13 +28,12 @@ from bench.data.draws import mix, of_name
 from bench.data.labelled import Vocabulary
 from bench.tasks.openvocab_batches import blocks, list_length
 from bench.tasks.openvocab_config import LABEL_SCALE
-from bench.tasks.openvocab_lists import draw_list, present_in, relabel
+from bench.tasks.openvocab_lists import draw_list, list_keys, present_in, relabel
 
 if TYPE_CHECKING:
     from bench.contracts import Batch
     from bench.tasks.openvocab_config import OpenVocabularyConfig
 
-FIELDS = ("image_features", "text_features", "guidance_0", "guidance_1", "guidance_2")
 REGIONS = (6, 10)
 """Fewest regions of a picture, and one more than most."""
 STRETCH = 1.6
@@ -124,9 +123,10 @@ class AlignedFeatures:
         pool = np.arange(self._config.seen_classes)
         length, fixed = list_length(self._config, len(pool)), self._config.class_list == "fixed"
         samples, lists, labels = [], [], []
-        for draw in mix(draws ^ mix(np.asarray(indices, np.uint64))):
+        draws = mix(draws ^ mix(np.asarray(indices, np.uint64)))
+        for draw, keys, order in zip(draws, *list_keys(draws, len(pool), length), strict=True):
             sample = self.sample(draw, pool)
-            chosen = pool if fixed else draw_list(pool, present_in(sample.labels), length, draw)
+            chosen = pool if fixed else draw_list(pool, present_in(sample.labels), keys, order)
             samples.append(sample)
             lists.append(chosen)
             labels.append(relabel(sample.labels, chosen))

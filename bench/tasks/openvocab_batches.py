@@ -17,7 +17,7 @@ from PIL import Image
 from bench.data.crops import flips
 from bench.data.draws import Salt, stream
 from bench.data.labelled import VOID
-from bench.tasks.openvocab_lists import asked, draw_list, present_in, relabel
+from bench.tasks.openvocab_lists import asked, draw_list, list_keys, present_in, relabel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +41,11 @@ def host_batch(
     pool = asked(data.vocabulary, "train")
     length = list_length(config, len(pool))
     images, lists, labels = [], [], []
-    for index, draw in zip(indices, draws, strict=True):
-        pixels, classes = crop(config, data.image(int(index)), data.labels(int(index)), draw)
+    drawn = (stream(draws, Salt.TASK_CROP, 3), flips(draws), *list_keys(draws, len(pool), length))
+    for index, place, mirrored, keys, order in zip(indices.tolist(), *drawn, strict=True):
+        pixels, classes = crop(config, data.image(index), data.labels(index), place, mirrored)
         fixed = config.class_list == "fixed"
-        chosen = pool if fixed else draw_list(pool, present_in(classes), length, draw)
+        chosen = pool if fixed else draw_list(pool, present_in(classes), keys, order)
         images.append(pixels)
         lists.append(chosen)
         labels.append(relabel(classes, chosen))
@@ -61,24 +62,27 @@ def list_length(config: OpenVocabularyConfig, classes: int) -> int:
 
 
 def crop(
-    config: OpenVocabularyConfig, image: NDArray[np.uint8], labels: NDArray[np.uint16], draw: np.uint64
+    config: OpenVocabularyConfig,
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint16],
+    place: NDArray[np.uint64],
+    mirrored: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """A square part of a picture [h, w, 3] and of its labels [h, w] at ``crop_size``, mirrored or not: functions of the draw.
+    """A square part of a picture [h, w, 3] and of its labels [h, w] at ``crop_size``, as three hashes say, mirrored or not.
 
     The shorter side comes to ``crop_size`` times a number from ``scale``; pixels are resized bilinearly, labels taken as they are.
     """
     size, (height, width) = config.crop_size, labels.shape
-    scale, row, column = ((int(h) >> 11) * 2.0**-53 for h in stream(np.array([draw]), Salt.TASK_CROP, 3)[0])
+    scale, row, column = ((int(h) >> 11) * 2.0**-53 for h in place)
     side = min(height, width) / (config.scale[0] + (config.scale[1] - config.scale[0]) * scale)
     top, left = row * (height - side), column * (width - side)
-    if (height, width) != (size, size) or side != size:
-        box = (left, top, left + side, top + side)
-        image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
-        steps = (np.arange(size) + 0.5) * (side / size)
-        labels = labels[(top + steps).astype(np.int64)[:, None], (left + steps).astype(np.int64)]
-    if flips(np.array([draw]))[0]:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return image, labels
+    box = (left, top, left + side, top + side)
+    part = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    steps = (np.arange(size) + 0.5) * (side / size)
+    labels = labels[(top + steps).astype(np.int64)[:, None], (left + steps).astype(np.int64)]
+    if mirrored:  # by Pillow, which is faster than a copy of reversed pixels
+        part, labels = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT), labels[:, ::-1]
+    return np.asarray(part), labels
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -17,6 +17,8 @@ CLASS_LISTS = ("drawn", "fixed")
 SCENES = ("image_size", "train_images", "validation_images", "test_images", "words_images")
 """Options of `NamedSceneSpec` by the same name."""
 WORDS = ("textures", "colours", "shapes")
+FIELDS = ("image_features", "text_features", "guidance_0", "guidance_1", "guidance_2")
+"""Inputs with ``data: aligned``."""
 LABEL_SCALE = 4
 """Label pixels on a side of one of the aggregator's image tokens."""
 
@@ -31,9 +33,13 @@ class OpenVocabularyConfig:
         **dict.fromkeys(("crop_size", "scale", "tokenizer", "text_length", "templates"), PICTURES),
         **dict.fromkeys(("feature_width", "grid", "guidance_widths"), ("aligned",)),
         **dict.fromkeys(("prompts", "seen_classes", "unseen_classes", "feature_noise"), ("aligned",)),
-        "data_seed": ("embedded", "aligned"),
     }
     """Options -> the only data that have them."""
+    inputs_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(PICTURES, ("image", "names")),
+        "aligned": FIELDS,
+    }
+    """`data` -> batch keys that architectures receive."""
 
     data: str = "embedded"
     """``embedded`` (rendered scenes whose names are composed of words), ``aligned`` (made-up features of image and text that agree
@@ -51,7 +57,7 @@ class OpenVocabularyConfig:
     test_class_file: str | None = None
     """Real data only: file of the class names of `test_data`."""
     data_seed: int = 0
-    """``embedded`` and ``aligned``: another seed draws other pictures, and other classes are unseen."""
+    """Of what is generated: another seed draws other pictures, and other classes are unseen. Real data stay as they are."""
     image_size: int = 80
     """``embedded`` only: height and width of rendered pictures in pixels."""
     train_images: int | None = 2000
@@ -111,7 +117,8 @@ class OpenVocabularyConfig:
             harmless = (field.default, SMALL.get(field.name), PAPER.get(field.name))
             if owners and self.data not in owners and getattr(self, field.name) not in harmless:
                 raise UserError(
-                    f"task.{field.name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out"
+                    f"task.{field.name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out, or "
+                    f"set its default, {field.default!r}"
                 )
             self._check_number(field.name, field.type)
         self._check_shapes()

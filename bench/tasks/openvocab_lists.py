@@ -29,18 +29,25 @@ def asked(vocabulary: Vocabulary, split: str) -> NDArray[np.int64]:
     return np.flatnonzero([group in groups for group in vocabulary.groups])
 
 
-def draw_list(pool: NDArray[np.int64], present: NDArray[np.int64], length: int, draw: np.uint64) -> NDArray[np.int64]:
-    """[length] different classes of `pool` in random order, a function of the arguments alone.
+def list_keys(draws: NDArray[np.uint64], classes: int, length: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """What draws [B] say of lists of `length` of `classes`: keys [B, classes] and order [B, length] of `draw_list`."""
+    return stream(draws, Salt.OPENVOCAB_LIST, classes), stream(draws, Salt.OPENVOCAB_ORDER, length)
+
+
+def draw_list(
+    pool: NDArray[np.int64], present: NDArray[np.int64], keys: NDArray[np.uint64], order: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """[T] different classes of `pool` in random order, a function of the arguments alone.
 
     Args:
-        pool: classes to choose from, ascending, at least `length`.
-        present: classes that must be among them as far as they are in the pool and there is room; which ones else, the draw says.
-        length: T.
-        draw: of the sample.
+        pool: classes to choose from, ascending, at least T.
+        present: classes that must be among them as far as they are in the pool and there is room; which ones else, the keys say.
+        keys: of the pool's classes, see `list_keys`; the lowest are chosen.
+        order: [T], likewise; the list's order.
     """
-    keys = stream(np.array([draw]), Salt.OPENVOCAB_LIST, len(pool))[0]
-    chosen = pool[np.lexsort((keys, ~np.isin(pool, present)))[:length]]
-    return chosen[stream(np.array([draw]), Salt.OPENVOCAB_ORDER, length)[0].argsort(kind="stable")]
+    absent = ~(pool[:, None] == present).any(1)
+    chosen = pool[np.lexsort((keys, absent))[: len(order)]]
+    return chosen[order.argsort(kind="stable")]
 
 
 def relabel(labels: NDArray[np.uint16], chosen: NDArray[np.int64]) -> NDArray[np.uint16]:

@@ -34,12 +34,13 @@ def open_pictures(
         return named.open_named(config.named_spec, split, cache_dir, verify=False)
     tested = split == "test" and config.test_data is not None
     data = config.test_data if tested and config.test_data is not None else config.data
-    path = (config.test_path or config.data_path) if split == "test" else config.data_path
+    path, class_file, meant = config.data_path, config.class_file, {}
+    if split == "test" and config.test_path is not None:
+        path, meant["task.data_path"] = config.test_path, "task.test_path"
+    if split == "test" and (tested or config.test_class_file is not None):
+        class_file, meant["task.class_file"] = config.test_class_file, "task.test_class_file"
     if path is None:
         raise UserError(f"task.data_path is not set: give the folder of {data}, or set task.data: embedded")
-    class_file = config.class_file
-    if split == "test" and (tested or config.test_class_file is not None):
-        class_file = config.test_class_file
     spec = LabelledSpec(
         data=data,
         path=Path(path).expanduser(),
@@ -47,5 +48,6 @@ def open_pictures(
         trained_on=trained_on,
         ignore_index=config.ignore_index if data == "folder" else None,
         limit=config.image_limit(split),
+        meant=meant,
     )
     return open_labelled(spec, split)

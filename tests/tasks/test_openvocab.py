@@ -16,6 +16,7 @@ from bench.data.labelled import VOID, Vocabulary
 from bench.errors import UserError
 from bench.tasks import openvocab_batches as batches
 from bench.tasks.openvocab import PICTURES, PRESETS, QUICK_PICTURES, OpenVocabulary, OpenVocabularyConfig
+from tests.data.labelled_files import save_folder, save_names
 from tests.tasks.openvocab_data import SIZES, Nothing, Seer, Segmenter, Tiles
 
 CPU = torch.device("cpu")
@@ -260,6 +261,32 @@ def test_real_pictures_from_files_to_scores(tmp_path: Path) -> None:
     assert found["miou_gt"] == found["miou_unseen"] == 100
     with pytest.raises(UserError, match=r"task\.data_path is not set: give the folder of folder"):
         OpenVocabulary(dataclasses.replace(config, data_path=None), tmp_path).prepare()
+
+
+def test_errors_name_the_options_of_training_or_of_the_test(tmp_path: Path) -> None:
+    train, test = (str(save_folder(tmp_path / name, 12)) for name in ("a", "b"))
+    save_names(tmp_path / "few.txt", ["sky"])
+
+    def score(**options: str) -> None:
+        config = OpenVocabularyConfig(data="folder", classes_per_list=3, **{"data_path": train, **options})
+        task = OpenVocabulary(config, tmp_path)
+        task.prepare()
+        task.evaluate(Nothing().eval(), CPU)
+
+    def line(**options: str) -> str:
+        with pytest.raises(UserError) as error:
+            score(**options)
+        return str(error.value)
+
+    nowhere = str(tmp_path / "nowhere")
+    assert line(test_path=nowhere).startswith("task.test_path: ")
+    assert line(data_path=nowhere, test_path=test).startswith("task.data_path: ")
+    assert line(test_path=test, test_class_file=nowhere).startswith("task.test_class_file: ")
+    assert line(class_file=nowhere, test_data="folder", test_path=test).startswith("task.class_file: ")
+    # The options of the test stand for those of training where they are left out.
+    assert line(test_data="voc-20").startswith("task.data_path: ")
+    masks = line(test_path=test, test_class_file=str(tmp_path / "few.txt"))
+    assert masks.startswith("task.test_path: the mask ")
 
 
 def test_what_training_lacks_is_told_before_any_work() -> None:

@@ -10,12 +10,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data.crops import flips
+from bench.data.draws import Salt, stream
 from bench.data.labelled import VOID, Vocabulary
 from bench.tasks import openvocab_batches as batches
 from bench.tasks.openvocab import OpenVocabulary, OpenVocabularyConfig
-from bench.tasks.openvocab_lists import Prompts, asked, draw_list, present_in, relabel
+from bench.tasks.openvocab_lists import Prompts, asked, draw_list, list_keys, present_in, relabel
 from tests.tasks.openvocab_data import COLOURS, Nothing, Tiles, numbers
 from tests.tasks.test_openvocab import CPU, batch_of, make
+
+
+def drawn(pool: np.ndarray, present: np.ndarray, length: int, draw: int) -> np.ndarray:
+    ((keys,), (order,)) = list_keys(np.array([draw], np.uint64), len(pool), length)
+    return draw_list(pool, present, keys, order)
+
+
+def cut(config: OpenVocabularyConfig, data: Tiles, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    draws = np.array([draw], np.uint64)
+    return batches.crop(config, data.image(0), data.labels(0), stream(draws, Salt.TASK_CROP, 3)[0], flips(draws)[0])
 
 
 @settings(max_examples=80, deadline=None)
@@ -28,7 +40,7 @@ from tests.tasks.test_openvocab import CPU, batch_of, make
 def test_a_list_has_every_present_class_that_fits_and_none_twice(pool, present, share, draw) -> None:
     known, seen = (np.array(sorted(classes), np.int64) for classes in (pool, present))
     length = 1 + int(share * (len(pool) - 1))
-    chosen = draw_list(known, seen, length, np.uint64(draw))
+    chosen = drawn(known, seen, length, draw)
     assert len(set(chosen.tolist())) == len(chosen) == length
     assert set(chosen.tolist()) <= pool
     assert len(present & pool & set(chosen.tolist())) == min(length, len(present & pool))
@@ -36,12 +48,12 @@ def test_a_list_has_every_present_class_that_fits_and_none_twice(pool, present, 
 
 def test_lists_are_in_random_order_and_choose_evenly() -> None:
     pool, present = np.arange(10), np.array([2, 7])
-    lists = np.stack([draw_list(pool, present, 5, np.uint64(draw)) for draw in range(2000)])
+    lists = np.stack([drawn(pool, present, 5, draw) for draw in range(2000)])
     places = (lists == 7).argmax(1)
     assert np.abs(np.bincount(places, minlength=5) / 2000 - 0.2).max() < 0.04
     others = np.bincount(lists.ravel(), minlength=10)[[0, 1, 3, 4, 5, 6, 8, 9]] / 2000
     assert np.abs(others - 3 / 8).max() < 0.05
-    crowded = np.stack([draw_list(pool, pool, 5, np.uint64(draw)) for draw in range(2000)])
+    crowded = np.stack([drawn(pool, pool, 5, draw) for draw in range(2000)])
     assert np.abs(np.bincount(crowded.ravel()) / 2000 - 0.5).max() < 0.05
 
 
@@ -100,7 +112,7 @@ def test_crops_keep_labels_on_their_pixels_and_vary() -> None:
     data = Tiles("train", sizes=((90, 60),))
     starts = set()
     for draw in range(40):
-        image, labels = batches.crop(config, data.image(0), data.labels(0), np.uint64(draw))
+        image, labels = cut(config, data, draw)
         assert image.shape == (24, 24, 3)
         right = np.abs(image.astype(int) - COLOURS[labels]).max(-1) < 8
         assert right.mean() > 0.7  # all but the edges, where colours mix
@@ -112,7 +124,7 @@ def test_a_crop_of_the_size_of_the_picture_is_the_picture_mirrored_or_not() -> N
     config, data = OpenVocabularyConfig(crop_size=24, scale=(1, 1)), Tiles("train")
     mirrored = 0
     for draw in range(64):
-        image, labels = batches.crop(config, data.image(0), data.labels(0), np.uint64(draw))
+        image, labels = cut(config, data, draw)
         turned = not np.array_equal(image, data.image(0))
         mirrored += turned
         assert np.array_equal(image[:, :: -1 if turned else 1], data.image(0))

@@ -55,10 +55,6 @@ from bench.tasks.openvocab import PRESETS, OpenVocabulary, OpenVocabularyConfig
         ({"eval_batch": 1.5}, "task.eval_batch must be a whole number of at least 1, got 1.5"),
         ({"data_seed": 2**32}, "task.data_seed must be a whole number from 0 to 4294967295, got 4294967296"),
         ({"data": "aligned", "data_seed": -1}, "task.data_seed must be a whole number of at least 0, got -1"),
-        (
-            {"data": "folder", "data_seed": 1},
-            "task.data_seed is an option of embedded, aligned alone, but task.data is folder",
-        ),
         ({"colours": 99}, "task.colours must be a whole number from 3 to 8, got 99"),
     ],
 )
