@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from bench.contracts import Metric
@@ -20,6 +21,10 @@ AGGREGATES = {"median": "the median over samples", "pooled": "sums over all samp
 COUNTED = "pixels of a class are counted over all samples"
 """Of every definition of `bench.class_counts`."""
 VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}
+
+
+FEW_WEIGHTS = 3
+"""So many weights are named one by one."""
 
 
 def verdict(difference: PairedDifference, metric: Metric, arm: str, reference: str) -> str:
@@ -132,11 +137,19 @@ def pretraining_lines(summary: Summary) -> list[str]:
     for arm in {summary.arm.label: summary.arm for summary in summary.arms}.values():
         for part in arm.pretrained_parts:
             if "seconds" in part:
-                fresh = f" (of its own: {', '.join(part['fresh'])})" if part["fresh"] else ""
+                fresh = f" (of its own: {_weights(part['fresh'])})" if part["fresh"] else ""
                 told.setdefault(f"{part['name']} ({part['seconds']:,.0f} s, charged to none)", []).append(
                     arm.label + fresh
                 )
     return [f"Arms start from common weights, {name}: {', '.join(arms)}." for name, arms in told.items()]
+
+
+def _weights(names: Sequence[str]) -> str:
+    """A few weights by name, more of them by the modules that they belong to."""
+    if len(names) <= FEW_WEIGHTS:
+        return ", ".join(names)
+    owners = Counter(name.partition(".")[0] for name in names)
+    return ", ".join(f"{count} in {owner}" for owner, count in owners.items())
 
 
 def run_notes(summary: Summary) -> tuple[str, ...]:

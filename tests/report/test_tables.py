@@ -170,6 +170,24 @@ def test_other_base_rates_are_told_arm_by_arm(make_store):
     assert sum(line.startswith("Peak learning rate") for line in caption) == 3  # the other arm's policies agree
 
 
+def test_many_weights_of_an_arms_own_are_told_by_the_modules_they_belong_to(make_store):
+    def arm(fake, fresh):
+        part = {"name": "pretraining of towers", "sha256": "a", "seconds": 151.0, "fresh": fresh}
+        return {
+            "name": fake.name,
+            "label": fake.label,
+            "policy": fake.policy,
+            "pretrained": True,
+            "pretrained_parts": [part],
+        }
+
+    many = [*(f"aggregator.layers.{number}.weight" for number in range(97)), "head.bias"]
+    arms = [arm(ARMS[0], ["a.scale", "b.scale"]), arm(ARMS[1], many)]
+    text = tables.to_markdown(tables.build(make_store(arms=ARMS[:2], comparison={"arms": arms})))
+    assert "(151 s, charged to none): lvsm-decoder-only (of its own: a.scale, b.scale), " in text
+    assert "efficient-lvsm (of its own: 97 in aggregator, 1 in head)." in text
+
+
 def test_allocator_retries_need_a_word(make_store):
     comparison = make_store(flags={(ARMS[0].name, 1): ["sentinel drift 7.1 %"]})
     for seed, retries in ((0, 0), (1, 1), (2, 3)):
