@@ -63,7 +63,7 @@ class CATSeg(nn.Module):
         self.backbone = None
         cosine = config.head == "cosine"
         separate = config.guidance_backbone != "none"
-        guided = (False,) * 3 if separate or cosine else config.guided
+        guided = (False,) * 3 if separate else config.guided
         if config.towers == "clip":
             self.clip, self.clip_identity = build_clip(
                 config.clip_model, config.clip_weights, own_residual=config.version == "2023"

@@ -22,7 +22,7 @@ class CATSegAggregatorConfig:
     """Size and variant; the defaults are the published aggregator of 2024 on CLIP ViT-L/14."""
 
     version: str = "2024"
-    """``2023`` has no class padding."""
+    """``2023`` has no class padding. In `models.catseg` CLIP's last image block, too, is that of the version."""
     feature_width: int = 768
     """C of image and text features."""
     hidden_width: int = 128
@@ -104,6 +104,8 @@ class CATSegAggregatorConfig:
         """Raise ValueError where one option does not fit another."""
         if self.version == "2023" and self.class_padding:
             raise ValueError(f"class_padding must be null with version 2023, which has none, got {self.class_padding}")
+        if self.fold_padding and not self.class_padding:
+            raise ValueError("fold_padding must be false without class_padding, where it has no effect, got True")
         require_divisible("hidden_width", self.hidden_width, self.heads, BOTTLENECK if self.spatial == "conv" else 1)
         if self.text_guidance_width and self.text_guidance[0] != self.feature_width:
             raise ValueError(

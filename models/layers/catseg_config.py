@@ -26,7 +26,7 @@ class CATSegConfig(CATSegAggregatorConfig):
     """
 
     only_with: ClassVar[Mapping[tuple[str, str], tuple[str, ...]]] = {
-        ("towers", "clip"): ("clip_model", "clip_weights", "clip_rate", "guidance_layers"),
+        ("towers", "clip"): ("version", "clip_model", "clip_weights", "clip_rate", "guidance_layers"),
         ("towers", "small"): ("image_widths", "image_layers", "tower_heads"),
         ("tokenizer", "bytes"): ("text_width", "text_layers"),
         ("inference", "sliding"): ("overlap", "test_size"),
@@ -98,18 +98,18 @@ class CATSegConfig(CATSegAggregatorConfig):
         require_choice(self, "text_training", ("graph", "cached"))
         require_choice(self, "head", ("aggregator", "cosine"))
         require_choice(self, "inference", ("sliding", "single"))
-        for name, length in (("image_widths", 3), ("guidance_layers", 2)):
+        for name, length, least in (("image_widths", 3, 1), ("guidance_layers", 2, 0)):
             values = getattr(self, name)
             if values is not None:
-                if len(values) != length or not all(type(value) is int and value >= 0 for value in values):
-                    raise ValueError(f"{name} must hold {length} integers >= 0, got {values!r}")
+                if len(values) != length or not all(type(value) is int and value >= least for value in values):
+                    raise ValueError(f"{name} must hold {length} integers >= {least}, got {values!r}")
                 object.__setattr__(self, name, tuple(values))
         if self.test_size is not None:
             require_positive(self, "test_size")
             if self.inference == "sliding" and self.test_size <= self.crop_size:
                 raise ValueError(
                     f"test_size must be above crop_size {self.crop_size} with inference sliding, got {self.test_size}: "
-                    "leave it out, or make inference single"
+                    "leave it out"
                 )
         if not 0 < self.clip_rate <= 1:
             raise ValueError(f"clip_rate must be above 0 and at most 1, got {self.clip_rate}")
@@ -125,6 +125,10 @@ class CATSegConfig(CATSegAggregatorConfig):
                 self._require_idle(names, f"{other} {getattr(self, other)}")
         if self.towers == "small":
             self._require_small()
+        if not any(self.guided):
+            self._require_idle(("guidance_backbone",), "every guidance of the picture switched off")
+        if not any(self.guided[1:]):
+            self._require_idle(("guidance_layers",), "the decoder's guidance switched off")
         self._require_guidance()
         _ = self.windows  # checks the rest
 
@@ -147,7 +151,10 @@ class CATSegConfig(CATSegAggregatorConfig):
             )
         require_divisible("image_widths", self.image_widths[-1], self.tower_heads)
         if self.tokenizer == "bytes":
-            require_divisible("text_width", self.text_width, self.tower_heads)
+            if self.text_width % 2:
+                raise ValueError(f"text_width must be even, got {self.text_width}: try {self.text_width + 1}")
+            if self.text_layers:
+                require_divisible("text_width", self.text_width, self.tower_heads)
 
     def _require_guidance(self) -> None:
         """Raise ValueError unless guidance has the widths that towers or backbone give."""
@@ -166,6 +173,8 @@ class CATSegConfig(CATSegAggregatorConfig):
     @property
     def guided(self) -> tuple[bool, ...]:
         """Which guidance is read: appearance, and the decoder's, coarse and fine."""
+        if self.head == "cosine":
+            return (False,) * 3
         return (self.appearance_guidance_width > 0, *(width > 0 for width in self.decoder_guidance_widths))
 
     @property

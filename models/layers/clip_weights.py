@@ -69,8 +69,7 @@ def _require_plain(name: str) -> None:
     import open_clip
 
     if name not in open_clip.list_models():
-        near = [known for known in open_clip.list_models() if known.startswith(name[:5])]
-        raise ValueError(f"clip_model must be a model of open_clip, got {name!r}: try one of {', '.join(near[:8])}")
+        raise ValueError(f"clip_model must be a model of open_clip, got {name!r}: try ViT-B-16-quickgelu")
     model = open_clip.get_model_config(name)
     image, text = model["vision_cfg"], model["text_cfg"]
     others = [
@@ -93,6 +92,8 @@ def _require_activation(name: str, weights: str | None, quick: bool) -> None:
 
     if quick != bool(open_clip.get_model_config(name).get("quick_gelu")):
         other = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+        if other not in open_clip.list_models():
+            other = "the model that they were trained as"
         raise ValueError(
             f"clip_weights {weights} were trained with quick_gelu {quick}, and clip_model {name} has {not quick}: set "
             f"clip_model to {other}"
@@ -112,9 +113,15 @@ def _find(name: str, weights: str | None) -> tuple[Path, str, dict[str, Any]]:
         beside = path.with_name(CONFIGURATION)
         if not beside.is_file():
             return path, path.name, {}
-        published = json.loads(beside.read_text())
-        _require_activation(name, weights, published["model_cfg"].get("quick_gelu", False))
-        return path, path.name, published["preprocess_cfg"]
+        try:
+            published = json.loads(beside.read_text())
+            model, preprocessing = published["model_cfg"], published["preprocess_cfg"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"clip_weights {weights}: {beside} cannot be read ({type(error).__name__}): mend it, or take it away"
+            ) from error
+        _require_activation(name, weights, model.get("quick_gelu", False))
+        return path, f"{path.name} with {CONFIGURATION} {digest(beside)[:8]}", preprocessing
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights not in tags:
         raise ValueError(
@@ -143,6 +150,8 @@ def _fill(clip: nn.Module, path: Path, name: str, weights: str | None) -> None:
     if archive:
         _require_activation(name, weights, quick=True)
     try:
+        if "logit_scale" in state:  # of one element, with an axis in some files; nothing reads it
+            state = {**state, "logit_scale": state["logit_scale"].reshape(())}
         load_strictly(clip, state, dropped=CONSTANTS)
     except ValueError as error:
         raise ValueError(f"clip_weights {weights} do not fit {name}: {error}") from error

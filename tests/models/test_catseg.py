@@ -149,7 +149,11 @@ def test_bfloat16_is_finite():
         ({"overlap": 1}, "overlap must be at least 0 and below 1"),
         ({"overlap": 0.5, "test_size": 21}, "got 21: try 24"),
         ({"test_size": 16}, "test_size must be above crop_size 16 with inference sliding, got 16"),
-        ({"image_widths": (8, 16)}, "image_widths must hold 3 integers"),
+        ({"overlap": 0.5, "test_size": 18}, "got 18: try 24"),
+        ({"image_widths": (8, 16)}, "image_widths must hold 3 integers >= 1"),
+        ({"image_widths": (0, 8, 16)}, "image_widths must hold 3 integers >= 1"),
+        ({"text_width": 17, "text_layers": 0}, "text_width must be even, got 17: try 18"),
+        ({"fold_padding": True, "class_padding": None}, "fold_padding must be false without class_padding"),
         ({"tower_heads": 3}, "image_widths must be a multiple of its 3 heads"),
     ],
 )
@@ -162,19 +166,31 @@ def test_options_that_do_not_fit(changes, message):
     ("options", "change", "without"),
     [
         (CLIP_2024, {"image_widths": (8, 16, 32)}, "towers clip"),
+        (CLIP_2024, {"image_layers": 3}, "towers clip"),
+        (CLIP_2024, {"tower_heads": 2}, "towers clip"),
         (CLIP_2024, {"text_width": 32}, "tokenizer clip"),
         (CLIP_2024, {"guidance_weights": "timm"}, "guidance_backbone none"),
         (CLIP_2024, {"inference": "single", "test_size": 32}, "inference single"),
         (CLIP_2023, {"guidance_layers": (0, 1)}, "guidance_backbone swin-b"),
-        (CLIP_2023, {"head": "cosine"}, "head cosine"),
+        (CLIP_2024, {"head": "cosine", "guidance_layers": (0, 1)}, "head cosine"),
+        (CLIP_2024, {"decoder": False, "guidance_layers": (0, 1)}, "the decoder's guidance switched off"),
+        (CLIP_2023, {"head": "cosine", "guidance_backbone": "swin-b"}, "head cosine"),
+        (
+            CLIP_2023,
+            {"appearance_guidance": (0, 0), "decoder_guidance": ((0, 0), (0, 0)), "guidance_backbone": "swin-b"},
+            "every guidance of the picture switched off",
+        ),
         (SMALL, {"clip_model": "ViT-B-16"}, "towers small"),
         (SMALL, {"clip_rate": 0.1}, "towers small"),
+        (SMALL, {"clip_weights": "random"}, "towers small"),
+        (SMALL, {"guidance_layers": (0, 1)}, "towers small"),
+        (SMALL, {"version": "2023"}, "towers small"),
         (SMALL, {"inference": "single", "overlap": 0.5}, "inference single"),
         (SMALL, {**MINILM, "text_layers": 1}, "tokenizer minilm"),
     ],
 )
 def test_options_without_effect_are_refused(options, change, without, narrow):
-    name = "guidance_backbone" if "head" in change else list(change)[-1]
+    name = list(change)[-1]
     with pytest.raises(ValueError, match=re.escape(f"{name} must be left out with {without}, where it has no effect")):
         CATSegConfig(**{**options, **change})
 
@@ -219,6 +235,13 @@ def test_segment_is_forward_on_the_windows(inference):
     (expected,) = windows.merge(model(image=crops, names=lists)["logits"], (9, 13))
     found = model.segment(batch["image"], text, (9, 13))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_places_that_are_not_finite_have_no_label():
+    model, batch = small().eval(), inputs(size=20)
+    batch["image"][..., 3, 3] = torch.nan
+    labels = model.segment_labels(batch["image"], model.encode_text(batch["names"][0]), (20, 20))
+    assert (labels == -1).all(), "attention carries it everywhere"
 
 
 def test_chunks_of_classes_change_nothing():
@@ -384,6 +407,11 @@ def published(model):
     for stem, parts in fused.items():
         state[f"{stem}in_proj_weight"] = torch.cat([parts[part] for part in "qkv"])
     return state
+
+
+@pytest.mark.parametrize("options", [CLIP_2024, CLIP_2023], ids=["2024", "2023"])
+def test_the_last_block_of_clip_is_that_of_the_version(options, narrow):
+    assert CATSeg(CATSegConfig(**options)).clip.own_residual == (options is CLIP_2023)
 
 
 @pytest.mark.parametrize("options", [CLIP_2024, CLIP_2023], ids=["2024", "2023"])

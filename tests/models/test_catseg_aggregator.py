@@ -42,6 +42,7 @@ def configs(draw):
     """Every option with every other."""
     resolution, window_size = draw(st.sampled_from(WINDOWS))
     pooling = st.sampled_from([(1, 1), (2, 2), (2, 1)])
+    padding = draw(st.none() | st.integers(1, 7))
     return replace(
         SMALL,
         hidden_width=draw(st.sampled_from([16, 20])),
@@ -60,8 +61,8 @@ def configs(draw):
         decoder_guidance=draw(st.sampled_from([((5, 3), (4, 2)), ((5, 3), (4, 0)), ((0, 0), (0, 0))])),
         decoder=draw(st.sampled_from([True, True, False])),
         decoder_widths=draw(st.sampled_from([(16, 16), (34, 16)])),
-        class_padding=draw(st.none() | st.integers(1, 7)),
-        fold_padding=draw(st.booleans()),
+        class_padding=padding,
+        fold_padding=padding is not None and draw(st.booleans()),
         class_chunk=draw(st.none() | st.integers(1, 4)),
     )
 

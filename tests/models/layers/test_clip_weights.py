@@ -89,6 +89,9 @@ def test_archives_of_openai_are_loaded(small_clip, archive):
 
 def test_archives_of_openai_need_their_activation(archive, monkeypatch):
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small-gelu", {**CLIP, "quick_gelu": False})
+    with pytest.raises(ValueError, match="set clip_model to the model that they were trained as"):
+        build_clip("small-gelu", str(archive[1]), own_residual=False)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small-gelu-quickgelu", CLIP)
     with pytest.raises(ValueError, match="set clip_model to small-gelu-quickgelu"):
         build_clip("small-gelu", str(archive[1]), own_residual=False)
 
@@ -112,9 +115,13 @@ def test_what_is_published_beside_a_file_holds(small_clip, tmp_path):
     )
     statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
     beside.write_text(json.dumps({"model_cfg": CLIP, "preprocess_cfg": statistics}))
-    towers, _ = build_clip(small_clip, str(file), own_residual=False)
+    towers, identity = build_clip(small_clip, str(file), own_residual=False)
+    assert identity["source"].startswith("open_clip_model.safetensors with open_clip_config.json ")
     assert towers.pixels.mean.flatten().tolist() == pytest.approx(statistics["mean"])
     assert towers.pixels.std.flatten().tolist() == pytest.approx(statistics["std"])
+    beside.write_text("{}")
+    with pytest.raises(ValueError, match=r"open_clip_config.json cannot be read \(KeyError\): mend it"):
+        build_clip(small_clip, str(file), own_residual=False)
     beside.write_text(json.dumps({"model_cfg": {**CLIP, "quick_gelu": False}, "preprocess_cfg": statistics}))
     with pytest.raises(ValueError, match="trained with quick_gelu False, and clip_model small-clip has True"):
         build_clip(small_clip, str(file), own_residual=False)
