@@ -193,9 +193,13 @@ def _published(spec: LabelledSpec, layout: Layout, split: str) -> tuple[Path, Pa
         raise UserError(
             f"task.data: {spec.data} is for tests alone, as its labels have a background: train on another one"
         )
-    root = spec.path / layout.home if (spec.path / layout.home).is_dir() else spec.path
+    home = spec.path / layout.home
+    root = home if home.is_dir() else spec.path
     part = Part(*layout.test, {}) if split == "test" else Part(*layout.train, HELD_OUT)
-    require_folder(root / part.labels, f"the index masks of {spec.data} for {split}, as converted for detectron2")
+    elsewhere = "" if root == home else f"; nor is there {home}"
+    require_folder(
+        root / part.labels, f"the index masks of {spec.data} for {split}, as converted for detectron2{elsewhere}"
+    )
     return root, part
 
 

@@ -34,4 +34,6 @@ def check_architecture(
     resolve.require_data(arm, "architecture", made, of_task)
     options = resolve.with_shared(checked, options, resolve.shared_options(made, of_task), "options")
     arm = arm.model_copy(update={"options": {**preset_options(checked, preset), **options}})
+    if hasattr(checked, "config_class"):
+        make_config(checked, arm.options, "options")  # a wrong option is one line, no failed check
     return check(partial(resolve.build, arm), task, resolve.pick_device(device))

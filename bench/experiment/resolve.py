@@ -91,7 +91,11 @@ def build(arm: ArmConfig) -> nn.Module:
     made = architecture_class(arm)
     where = f"arms.{arm.name}.options"
     if hasattr(made, "config_class"):
-        module = made(registry.make_config(made, arm.options, where))
+        options = registry.make_config(made, arm.options, where)
+        try:
+            module = made(options)
+        except ValueError as error:  # what a design says of an option that shows its fault when it is built
+            raise UserError(f"{where}: {error}") from error
     else:
         try:
             module = made(**arm.options)
@@ -194,7 +198,7 @@ def expand(comparison: Comparison) -> Comparison:
         _written_out(
             made, comparison.preset, {**given, **pretraining.task}, "pretraining.task"
         )  # an error before any work
-        pretraining = pretraining.model_copy(update={"arm": arm})
+        pretraining = pretraining.model_copy(update={"arm": arm, "task": _absolute(pretraining.task)})
     return comparison.model_copy(update={"task": task, "arms": arms, "pretraining": pretraining})
 
 

@@ -128,6 +128,9 @@ class Session:
             except UserError:
                 if before is not None and not self._prepared:
                     write_bytes(record, before)  # nothing has begun: what was finished is finished
+                elif not self._prepared and not (self.folder.folder / pretraining.FOLDER).exists():
+                    self.console.log_to(None)
+                    self.folder.clear()  # nothing has begun: the same command may come again
                 raise
             self._write_record("finished")
             self.console.log_to(None)

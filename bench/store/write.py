@@ -179,6 +179,11 @@ class ComparisonFolder:
                 raise UserError(f"{self.folder}: another process is at work on it; wait for it, or stop it") from None
             yield
 
+    def clear(self) -> None:
+        """Remove all that the folder holds."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     @property
     def record(self) -> dict[str, Any]:
         """Content of ``comparison.json``."""

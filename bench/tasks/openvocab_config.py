@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -118,7 +119,7 @@ class OpenVocabularyConfig:
             if owners and self.data not in owners and getattr(self, field.name) not in harmless:
                 raise UserError(
                     f"task.{field.name} is an option of {', '.join(owners)} alone, but task.data is {self.data}; leave it out, or "
-                    f"set its default, {field.default!r}"
+                    f"set its default, {json.dumps(field.default)}"
                 )
             self._check_number(field.name, field.type)
         self._check_shapes()

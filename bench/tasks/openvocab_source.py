@@ -37,6 +37,8 @@ def open_pictures(
     path, class_file, meant = config.data_path, config.class_file, {}
     if split == "test" and config.test_path is not None:
         path, meant["task.data_path"] = config.test_path, "task.test_path"
+    elif tested:
+        meant["task.data_path"] = "task.data_path (or a folder of its own for task.test_data in task.test_path)"
     if split == "test" and (tested or config.test_class_file is not None):
         class_file, meant["task.class_file"] = config.test_class_file, "task.test_class_file"
     if path is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from bench import config
 from bench.config import ArmConfig
 from bench.errors import UserError
 from bench.experiment import resolve
+from bench.experiment.check import check_architecture
+from models.catseg import PRESETS
 
 
 def expand(architecture: str, data: str, **more: Any) -> None:
@@ -44,6 +49,24 @@ def test_pretraining_is_refused_by_its_own_data() -> None:
     expand("catseg", "embedded", pretraining={"arm": arm, "steps": 1, "batch": 1})
     with pytest.raises(UserError, match=r"pretraining\.arm: catseg reads image, names, but the task gives image_feat"):
         expand("catseg", "embedded", pretraining={"arm": arm, "steps": 1, "batch": 1, "task": {"data": "aligned"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("nonsense=1", "options.nonsense: unknown option of CATSeg"),
+        ("inference=none", "options: inference must be one of"),
+    ],
+)
+def test_check_refuses_a_wrong_option_before_it_checks(change: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(line)):
+        check_architecture("catseg", "openvocab", "tiny", [change], tmp_path, "cpu")
+
+
+def test_what_a_design_says_of_an_option_when_it_is_built_names_the_arm() -> None:
+    arm = ArmConfig(name="a", architecture="catseg", options={**asdict(PRESETS["paper"]), "clip_weights": "nowhere.pt"})
+    with pytest.raises(UserError, match=r"arms\.a\.options: clip_weights must be a file or"):
+        resolve.build(arm)
 
 
 class Task:

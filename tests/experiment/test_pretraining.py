@@ -167,3 +167,13 @@ class Other(nn.Module):
 def test_wrong_settings_are_one_line(tmp_path: Path, cache: Path, wrong: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line.replace("(", r"\(")):
         start(tmp_path / "result", cache, **{**QUICK, "pretraining": {**PRETRAINING, **wrong}})
+
+
+def test_errors_of_options_that_pretraining_changes_name_them() -> None:
+    for line, told in (
+        ("task.length must be 9", "pretraining.task.length must be 9"),
+        ("task.path: gone", "task.path: gone"),
+    ):
+        with pytest.raises(UserError) as error, pretraining._own_options({"length"}):
+            raise UserError(line)
+        assert str(error.value) == told

@@ -249,6 +249,14 @@ def test_an_architecture_that_does_not_take_what_the_task_gives_is_one_line(tmp_
     assert "arms.plain: forward of TinyNVS does not take input_mask" in line
 
 
+def test_a_comparison_that_is_refused_leaves_its_folder_empty(tmp_path: Path) -> None:
+    missing = {**TASK, "data": "re10k", "data_path": str(tmp_path / "nowhere")}
+    source = write_yaml(tmp_path / "missing.yaml", task=missing)
+    for _ in range(2):  # the same line again, not that the folder is taken
+        assert "nowhere" in isochron("run", source, "--out", tmp_path / "out").line
+        assert not any((tmp_path / "out").iterdir())
+
+
 def test_publish_refuses_what_is_published_tampered_with_or_unfinished(
     copy: Callable[[], Path], tmp_path: Path
 ) -> None:

@@ -284,7 +284,9 @@ def test_errors_name_the_options_of_training_or_of_the_test(tmp_path: Path) -> N
     assert line(test_path=test, test_class_file=nowhere).startswith("task.test_class_file: ")
     assert line(class_file=nowhere, test_data="folder", test_path=test).startswith("task.class_file: ")
     # The options of the test stand for those of training where they are left out.
-    assert line(test_data="voc-20").startswith("task.data_path: ")
+    assert line(test_data="voc-20").startswith(
+        "task.data_path (or a folder of its own for task.test_data in task.test_path): "
+    )
     masks = line(test_path=test, test_class_file=str(tmp_path / "few.txt"))
     assert masks.startswith("task.test_path: the mask ")
 

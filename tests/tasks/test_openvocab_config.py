@@ -30,8 +30,9 @@ from bench.tasks.openvocab import PRESETS, OpenVocabulary, OpenVocabularyConfig
         ({"data": "aligned", "templates": ["a {}"]}, "task.templates is an option of embedded, ade20k-150,"),
         (
             {"feature_noise": 1.0},
-            "task.feature_noise is an option of aligned alone, but task.data is embedded; leave it out",
+            "task.feature_noise is an option of aligned alone, but task.data is embedded; leave it out, or set its default, 4.3",
         ),
+        ({"guidance_widths": (1, 2, 3)}, "leave it out, or set its default, [32, 16, 8]"),
         ({"data": "aligned", "feature_noise": -1.0}, "task.feature_noise must be a number from 0, got -1.0"),
         (
             {"data": "aligned", "guidance_widths": (8, 8)},
