@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.errors import UserError
 
@@ -186,6 +186,10 @@ def preset_options(cls: Any, preset: str) -> dict[str, Any]:
     )
 
 
+READ_LIKE_YAML = ConfigDict(coerce_numbers_to_str=True)
+"""``version: 2023`` is a number to YAML, and a name to whoever writes it."""
+
+
 def make_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
     """The frozen config dataclass of `cls` from options, with types checked.
 
@@ -208,7 +212,7 @@ def _fill(config_class: Any, options: Mapping[str, Any], where: str, owner: str)
             checked[key] = _fill(nested, value, f"{where}.{key}", key)
             continue
         try:
-            checked[key] = TypeAdapter(hints[key]).validate_python(value)
+            checked[key] = TypeAdapter(hints[key], config=None if nested else READ_LIKE_YAML).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise UserError(f"{where}.{key}: {message[0].lower() + message[1:]}, got {value!r}") from None
