@@ -104,5 +104,5 @@ def test_the_environment_names_software_and_nobody() -> None:
 
 def test_this_projects_sources(repo_root: Path) -> None:
     names = {path.relative_to(repo_root).as_posix() for path in provenance.source_files()}
-    assert {"bench/cli.py", "bench/configs/nvs.yaml", "models/efficient_lvsm.py", "baselines/lvsm.py"} <= names
+    assert {"bench/cli/app.py", "bench/configs/nvs.yaml", "models/efficient_lvsm.py", "baselines/lvsm.py"} <= names
     assert not any(name.startswith(("tests", "docs", "results")) for name in names)
