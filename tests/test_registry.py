@@ -114,7 +114,9 @@ def test_options_become_the_config_with_types_checked() -> None:
     assert config == NetConfig(4, 1.0, "a", (1, 2), "x")
     assert isinstance(config.rate, float)
     assert registry.make_config(Net, {}, "arms.net.options") == NetConfig()
-    assert registry.make_config(Net, {"head": 2023}, "arms.net.options").head == "2023", "a name that looks like a number"
+    assert registry.make_config(Net, {"head": 2023}, "arms.net.options").head == "2023", (
+        "a name that looks like a number"
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ class Section:
 ARROWS = {True: "↑", False: "↓", None: ""}
 QUALITY_SENTENCE = (
     "Mean over the finished seeds [95 % interval over seeds]. Bold: not significantly worse than the best of the "
-    "column (paired by seed; ties after rounding share it). An arm that lacks seeds is never the best against arms "
+    "column (paired by seed, corrected by Holm for the number of rows; ties after rounding share it). An arm that lacks seeds is never the best against arms "
     "that have them, and is bold only where it is significantly better on the others."
 )
 

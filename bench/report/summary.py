@@ -160,6 +160,7 @@ def bold_arms(summary: Summary) -> dict[str, dict[str, bool]]:
                     [arm.finals[metric.name] for arm in summary.arms],
                     higher_is_better=metric.higher_is_better,
                     digits=metric.digits,
+                    correct=True,
                 ),
                 strict=True,
             )

@@ -1,0 +1,112 @@
+"""What so many seeds can find, and how many seeds a difference needs: the exact power of the two-sided paired t-test.
+
+Exact means the noncentral t distribution (Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, ch. 2; as in
+G*Power). The usual normal approximation promises far too much at 3 seeds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize
+from scipy import stats as distributions
+
+from bench.errors import UserError
+from bench.stats.intervals import standard_error
+
+MOST_SEEDS = 1_000_000
+"""Where the search for a number of seeds gives up."""
+
+
+def power(seeds: int, *, difference: float, scatter: float, alpha: float = 0.05) -> float:
+    """Probability that `seeds` paired seeds find a true mean difference, two-sided at `alpha`.
+
+    Args:
+        seeds: pairs, >= 2.
+        difference: true mean difference; its sign does not matter.
+        scatter: standard deviation of the differences between paired seeds, >= 0, in the same unit.
+        alpha: share of wrong alarms, between 0 and 1.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+    if seeds < 2:
+        raise UserError(f"seeds must be >= 2, got {seeds}: one pair says nothing about its scatter")
+    _check(difference, scatter, alpha)
+    if scatter == 0:
+        return 1.0 if difference else alpha
+    return _power(math.sqrt(seeds) * abs(difference) / scatter, seeds - 1, alpha)
+
+
+def seeds_needed(scatter: float | ArrayLike, difference: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Smallest number of paired seeds that find a true mean difference with `power`, two-sided at `alpha`; at least 2.
+
+    Args:
+        scatter: standard deviation of the differences between paired seeds, or such differences [N >= 2] of a pilot. With
+            few of these their scatter is a guess itself (docs/statistics.md).
+        difference: true mean difference worth finding, not 0; its sign does not matter.
+        power: between `alpha` and 1.
+        alpha: share of wrong alarms, between 0 and 1.
+
+    Raises:
+        UserError: a value outside its range, or more than a million seeds.
+    """
+    pilot = np.asarray(scatter, dtype=np.float64)
+    if pilot.ndim and pilot.size < 2:
+        raise UserError(f"scatter needs at least 2 differences, got {pilot.size}: one says nothing about its scatter")
+    deviation = float(standard_error(pilot) * math.sqrt(pilot.size) if pilot.ndim else pilot)
+    _check(difference, deviation, alpha)
+    if difference == 0:
+        raise UserError("difference must not be 0: no number of seeds finds nothing")
+    if not alpha < power < 1:
+        raise UserError(f"power must lie between alpha ({alpha:g}) and 1, got {power:g}")
+    shift = abs(difference) / deviation if deviation else math.inf
+
+    def enough(seeds: int) -> bool:
+        return math.isinf(shift) or _power(math.sqrt(seeds) * shift, seeds - 1, alpha) >= power
+
+    high = 2
+    while not enough(high):
+        high *= 2
+        if high > MOST_SEEDS:
+            raise UserError(
+                f"difference {difference:g} is too small against a scatter of {deviation:g}: "
+                f"more than {MOST_SEEDS:,} seeds; ask for a larger one"
+            )
+    low = high // 2  # not enough, or 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def detectable_difference(differences: ArrayLike, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
+    """Smallest true mean difference that a two-sided paired t-test of this many pairs finds with `power`.
+
+    The scatter is that of `differences` [N]. None below two values.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if data.size < 2:
+        return None
+    freedom = data.size - 1
+    most = 20.0 + 2 * float(distributions.t.ppf(1 - alpha / 2, freedom))
+    shift = optimize.brentq(lambda shift: _power(shift, freedom, alpha) - power, 1e-6, most, xtol=1e-10)
+    return float(shift) * standard_error(data)
+
+
+def _power(shift: float, freedom: int, alpha: float) -> float:
+    """Of a mean `shift` standard errors away from 0."""
+    critical = float(distributions.t.ppf(1 - alpha / 2, freedom))
+    wrong_side = np.nan_to_num(distributions.nct.cdf(-critical, freedom, shift))  # SciPy: NaN where it underflows
+    return float(distributions.nct.sf(critical, freedom, shift) + wrong_side)
+
+
+def _check(difference: float, scatter: float, alpha: float) -> None:
+    if not math.isfinite(difference):
+        raise UserError(f"difference must be finite, got {difference}")
+    if not (math.isfinite(scatter) and scatter >= 0):
+        raise UserError(f"scatter must be finite and >= 0, got {scatter}")
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha must lie between 0 and 1, got {alpha:g}")
