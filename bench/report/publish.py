@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.report import tables
 from bench.report.verify import WEIGHTS, verify
 from bench.store.files import MANIFEST, read_json, sha256, write_bytes, write_json
+from bench.store.read import open_comparison
 
 TEXTS = {".json", ".jsonl", ".yaml", ".md", ".csv", ".tex", ".txt"}
 ELSEWHERE = "elsewhere/"
@@ -50,14 +52,16 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     made = target.with_name(f".{target.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp", ".lock"))
-    _forget_places(made, record)
+    forget_places(made, record)
+    if name == "comparison.json":  # set anew: a place may stand escaped in their text
+        tables.write(open_comparison(made), made)
     if target.exists():
         shutil.rmtree(target)
     made.rename(target)
     return target
 
 
-def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
+def forget_places(folder: Path, record: Mapping[str, Any]) -> None:
     """Take the folders of data and weights that options name out of a verified copy: they mean nothing elsewhere."""
     told = [record["task"]["options"], record["arms"]] if "arms" in record else []
     places = sorted({place for value in told for place in _places(value)}, key=len, reverse=True)
@@ -67,7 +71,7 @@ def _forget_places(folder: Path, record: Mapping[str, Any]) -> None:
         text = before = path.read_text(encoding="utf-8")
         for place in places:
             # Only where a path begins and ends: /data must leave bench/data alone.
-            whole = rf"(?<![\w./~-]){re.escape(place)}(?![\w.-])"
+            whole = rf"(?<![\w./~-]){re.escape(place)}(?![\w-]|\.\w)"  # a full stop may end the sentence
             text = re.sub(whole, lambda found: ELSEWHERE + Path(found[0]).name, text)
         if text != before:
             write_bytes(path, text.encode())

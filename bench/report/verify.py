@@ -12,11 +12,14 @@ from bench import LEDGER_TOLERANCE
 from bench.aggregates import aggregate
 from bench.errors import UserError
 from bench.report import paper, tables
+from bench.store.bundle import stays_inside, unpacked
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
 from bench.store.read import open_comparison
 
 WEIGHTS = "checkpoint.safetensors"
 """May be absent from a published result; its sum stays in the manifest."""
+RENDERED = {".md", ".csv", ".tex", ".png", ".pdf"}
+"""Kinds of files that stand in no manifest: tables and figures, which can be made again."""
 
 
 @dataclass
@@ -35,28 +38,69 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check a comparison's folder, the folder of one run, or one of `measure-efficiency`.
+    """Check a comparison's folder, the folder of one run, one of `measure-efficiency`, or a bundle of such folders.
 
     Raises:
-        UserError: the folder is neither.
+        UserError: it is none of them, or the bundle is not as it was packed (the line names the file inside).
     """
     result = Verification()
+    (_verify_bundle if folder.is_file() else _verify_folder)(folder, result)
+    return result
+
+
+def _verify_folder(folder: Path, result: Verification) -> None:
     if (folder / "run.json").is_file():
         _verify_files(folder, result)
         _verify_run(folder, result)
-        return result
-    if (folder / "efficiency.json").is_file():
+    elif (folder / "efficiency.json").is_file():
         _verify_files(folder, result)
         wrong = paper.differences(folder)
         result.note(not wrong, "paper: every table follows from the records", f"{', '.join(wrong)} differ")
-        return result
-    if not (folder / "comparison.json").is_file():
-        raise UserError(f"{folder}: holds neither comparison.json nor run.json; give a result folder or a run's folder")
-    _verify_files(folder, result)
-    for path in sorted(folder.glob("runs/*/seed-*/run.json")):
-        _verify_run(path.parent, result)
-    _verify_table(folder, result)
-    return result
+    elif (folder / "comparison.json").is_file():
+        _verify_files(folder, result)
+        for path in sorted(folder.glob("runs/*/seed-*/run.json")):
+            _verify_run(path.parent, result)
+        _verify_table(folder, result)
+    else:
+        raise UserError(
+            f"{folder}: holds neither comparison.json nor run.json; give a result folder, a run's or a bundle"
+        )
+
+
+def strangers(folder: Path) -> list[str]:
+    """Files below a result folder that none of its manifests names and that are no table or figure.
+
+    Raises:
+        UserError: a manifest names a path that leads out of its folder.
+    """
+    known = set()
+    for manifest in folder.rglob(MANIFEST):
+        names = [MANIFEST, *read_json(manifest)["sha256"]]
+        if outside := [name for name in names if not stays_inside(name)]:
+            raise UserError(f"{manifest}: {outside[0]!r} is no path inside the folder; do not use the result")
+        known |= {manifest.parent / name for name in names}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in files if path not in known and path.suffix not in RENDERED]
+
+
+def _verify_bundle(path: Path, result: Verification) -> None:
+    """Check the archive, then every folder in it as if it lay here."""
+    with unpacked(path) as bundle:
+        members = len(bundle.manifest.members)
+        result.note(True, f"{path.name}: {members} files have their SHA-256 sums; the bundle's own is {sha256(path)}")
+        for name, folder in bundle.folders.items():
+            found = Verification()
+            try:
+                unknown = strangers(folder)
+                found.note(not unknown, "manifest.json names every file", ", ".join(unknown[:5]))
+                _verify_folder(folder, found)
+            except UserError as error:
+                found.note(False, str(error).replace(f"{folder}/", ""))
+            except Exception as error:  # whoever wrote the records could write anything
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                found.note(False, f"its records are not those of a result ({what})")
+            result.checked += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.checked]
+            result.problems += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.problems]
 
 
 def _verify_files(folder: Path, result: Verification) -> None:
@@ -108,7 +152,7 @@ def _verify_run(run: Path, result: Verification) -> None:
     result.note(
         not wrong,
         f"{name}: {', '.join(outcome['final'])} follow from {len(last['records'])} sample records",
-        ", ".join(wrong),
+        f"run.json has other values of {', '.join(wrong)} than evals.jsonl",
     )
 
 
@@ -120,25 +164,26 @@ def _verify_ledger(
         math.isclose(total, ledger["accounted"], abs_tol=1e-6)
         and all(value >= 0 for value in ledger["categories"].values()),
         f"{name}: the ledger's categories add up to {ledger['accounted']:.3f} s",
-        f"they give {total:.3f} s",
+        f"ledger.json: they give {total:.3f} s",
     )
     gap = abs(ledger["wall"] - total) / ledger["wall"]
     result.note(
         gap <= LEDGER_TOLERANCE or outcome["status"] == "invalid",
         f"{name}: the ledger balances within {100 * gap:.3f} % of wall time",
-        "more than 0.5 % is unexplained but the run is not marked invalid",
+        "ledger.json: more than 0.5 % is unexplained but run.json does not say invalid",
     )
     if outcome.get("budget_s") and outcome["status"] == "finished":
         allowed = outcome["overshoot_bound_s"] + 1e-9
         result.note(
             outcome["overshoot_s"] <= allowed,
             f"{name}: overshoot {1000 * outcome['overshoot_s']:.0f} ms is within its bound",
+            "run.json says more",
         )
         spent_by_steps = sum(event["seconds"] for event in events)
         result.note(
             abs(spent_by_steps - ledger["charged"]) <= 0.01 * ledger["charged"] + 0.01,
             f"{name}: {ledger['charged']:.2f} charged seconds are the sum of the steps'",
-            f"the steps took {spent_by_steps:.2f} s",
+            f"the steps of events.jsonl took {spent_by_steps:.2f} s",
         )
 
 
