@@ -1,0 +1,141 @@
+"""The verdict on every claim, from result folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.report.claims import measured, trained
+from bench.report.claims.commands import command, cost
+from bench.report.claims.folders import Shelf, Trial, name, rank
+from bench.report.claims.measures import (
+    CALLED,
+    Counted,
+    Measure,
+    Paired,
+    PublishedEntry,
+    Reached,
+    Slope,
+    Timed,
+    Untestable,
+)
+from bench.report.claims.outcome import Outcome
+from bench.report.claims.read import SCALES, Claim
+from bench.store.efficiency import Efficiency
+
+Status = Literal["reproduced", "not reproduced", "not testable here"]
+STATUSES: tuple[Status, ...] = ("reproduced", "not reproduced", "not testable here")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the results say of a claim."""
+
+    claim: Claim
+    status: Status
+    shown: str
+    """What was measured with its interval, one line; also where that decides nothing. Empty: nothing was."""
+    reason: str = ""
+    """Why it is not testable here."""
+    device: str = ""
+    """Where it was measured."""
+    folders: tuple[str, ...] = ()
+    """Results behind it, such as ``cpu-2core/nvs-tiny``."""
+    command: str = ""
+    """What would test it, where that is not done."""
+    cost: str = ""
+    """What that would take."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What one folder said."""
+
+    outcome: Outcome
+    device: str
+    folder: str
+    rank: int
+
+    @property
+    def status(self) -> Status:
+        return STATUSES[2] if self.outcome.agrees is None else STATUSES[0] if self.outcome.agrees else STATUSES[1]
+
+
+def judge(claims: Sequence[Claim], folders: Sequence[Path]) -> tuple[Verdict, ...]:
+    """A verdict on each claim.
+
+    Of the results that a claim's measure is about, those of the largest scale count at which one decides it; of several there,
+    the one with most seeds, and a GPU before a processor. Where another, there or above, says otherwise, that stands beside it.
+
+    Raises:
+        UserError: a folder is no result, or a claim names a metric that its comparison does not measure.
+    """
+    shelf = Shelf(folders)
+    return tuple(_judge(claim, shelf) for claim in claims)
+
+
+def _judge(claim: Claim, shelf: Shelf) -> Verdict:
+    if isinstance(claim.measure, Untestable):
+        return _untested(claim, claim.measure.reason)
+    heard = _hear(claim, claim.measure, shelf)
+    if not heard:
+        return _untested(claim, "no such run is among the results")
+    decides = [each for each in heard if each.outcome.agrees is not None and each.rank >= rank(claim.scale)]
+    largest = max(each.rank for each in decides or heard)
+    first, *others = [each for each in decides or heard if each.rank == largest]
+    contrary = [each for each in heard if each.rank >= largest and each.status != first.status]
+    shown = "; ".join(
+        [first.outcome.shown, *(f"{each.status} by {each.folder}: {each.outcome.shown}" for each in contrary)]
+    )
+    behind = (first.device, tuple(each.folder for each in (first, *others)))
+    if largest < rank(claim.scale):
+        below = SCALES[largest] if largest >= 0 else "what was run"
+        return _untested(claim, f"{below} is below {claim.scale}, the smallest scale for this claim", shown, *behind)
+    if first.outcome.agrees is None:
+        return _untested(claim, first.outcome.reason, shown, *behind, seeds=first.outcome.seeds)
+    return Verdict(claim, first.status, shown, "", *behind)
+
+
+def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
+    """What every result folder says that a measure is about."""
+    of_runs: dict[type, Callable[[Claim, Any, Trial], Outcome]] = {Paired: trained.paired, Reached: trained.reached}
+    of_counts: dict[type, Callable[[Claim, Any, Efficiency], Outcome]] = {
+        Counted: measured.counted,
+        Timed: measured.timed,
+        Slope: measured.slope,
+        PublishedEntry: measured.published_entry,
+    }
+    if isinstance(measure, Paired | Reached):
+        return [
+            _Heard(
+                of_runs[type(measure)](claim, measure, trial),
+                f"{trial.comparison.record.device.kind}: {trial.comparison.record.device.name}",
+                name(trial.comparison.folder),
+                trial.rank,
+            )
+            for trial in shelf.trials(measure)
+        ]
+    # what is counted is counted at full size, whatever the preset of the calls that are made
+    exact = measure.of == "flops" if isinstance(measure, Slope) else not isinstance(measure, Timed)
+    if isinstance(measure, Counted) and measure.first.quantity in CALLED:
+        exact = False
+    return [
+        _Heard(
+            of_counts[type(measure)](claim, measure, made),
+            "counted" if exact else f"{made.record.device.kind}: {made.record.device.name}",
+            name(made.folder),
+            rank(claim.scale) if exact else rank(made.record.preset),
+        )
+        for made in shelf.measured(claim.task)
+    ]
+
+
+def _untested(
+    claim: Claim, reason: str, shown: str = "", device: str = "", folders: tuple[str, ...] = (), seeds: int = 0
+) -> Verdict:
+    """Not testable here: why, and what would do it (with twice the seeds, where all those that a claim needs cannot tell)."""
+    wanted = command(claim, 2 * seeds if seeds >= trained.SEEDS else trained.SEEDS)
+    where = (device, folders) if shown else ("", ())
+    return Verdict(claim, STATUSES[2], shown, reason, *where, wanted, cost(wanted))
