@@ -13,13 +13,13 @@ SEEDS =
 BATCH =
 #: DEVICE      auto, cpu, cuda or cuda:N (empty: the comparison's own, auto)
 DEVICE =
-#: OUT         folder for the runs (empty: a new one under runs/)
+#: OUT         folder for the runs (empty: a new one under runs/), or file of `make bundle`, `make compare`, `make report`
 OUT =
 #: TASK        whose architectures `make measure-efficiency` measures: nvs, masked-image, hydrology, vos, tracking or openvocab
 TASK = nvs
 #: FILES       fixtures for `make parity`
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)
-#: FOLDERS     folders for `make paper-tables` (empty: the published ones, else the newest run)
+#: FOLDERS     results for `make paper-tables`, `make claims`, `make report` (empty: the published ones), `make bundle`, `make compare`
 FOLDERS =
 #: ARGS        more arguments for pytest in `make test` and `make bench-micro`, such as ARGS="-k ledger"
 ARGS =
@@ -50,8 +50,8 @@ what = $(call quote,$(COMPARISON)) $(call flag,preset,$(PRESET)) $(call flag,bud
 out = $(call flag,out,$(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables plan probe \
-	doctor parity lock clean distclean FORCE
+.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables claims \
+	bundle compare report plan probe doctor parity lock clean distclean FORCE
 
 help: ## this list
 	@echo 'Isochron: what does each architecture make of the same seconds and all the memory?'
@@ -83,6 +83,18 @@ measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, time and memo
 
 paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
 	$(PY) -m bench paper-tables $(FOLDERS) $(out)
+
+claims: $(STAMP) ## hold every quoted claim against stored results: reproduced, not reproduced, or what would test it
+	$(PY) -m bench claims $(FOLDERS) $(out)
+
+bundle: $(STAMP) ## pack finished results into one file that verifies elsewhere (FOLDERS="..." OUT=FILE)
+	$(PY) -m bench bundle $(FOLDERS) $(out)
+
+compare: $(STAMP) ## two results of another commit, device or budget beside each other (FOLDERS="A B" OUT=FILE.md)
+	$(PY) -m bench compare $(FOLDERS) $(out)
+
+report: $(STAMP) ## all results in one HTML page that opens from disk: tables, curves, pictures, samples, claims
+	$(PY) -m bench report $(FOLDERS) $(out)
 
 plan: $(STAMP) ## what the main job would run, how long, with how much memory and disk; starts nothing
 	$(PY) -m bench plan $(what)

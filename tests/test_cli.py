@@ -18,6 +18,7 @@ from tests.experiment.helpers import TASK, Outcome, content, isochron, write_yam
 COMMANDS = (
     "run", "resume", "extend", "plan", "replay", "verify", "tables", "publish", "parity", "check", "probe", "aa", "list",
     "doctor", "tokens", "convert-re10k", "measure-efficiency", "paper-tables",
+    "claims", "bundle", "compare", "report",
 )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert everything_under(tmp_path / "result") == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("command", ["resume", "verify", "tables", "publish", "replay"])
+@pytest.mark.parametrize("command", ["resume", "verify", "tables", "publish", "replay", "bundle"])
 def test_what_is_no_result_folder_is_one_line(tmp_path: Path, command: str) -> None:
     assert "holds no" in isochron(command, tmp_path).line.replace("holds neither", "holds no")
     missing = isochron(command, tmp_path / "nowhere").line
