@@ -43,7 +43,7 @@ def test_wrong_requests(source: Path, tmp_path: Path) -> None:
 def test_stopping_it_is_said(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import cli
 
-    monkeypatch.setattr(cli, "_stop_on_signals", lambda: lambda: True)
+    monkeypatch.setattr(cli.running, "stop_on_signals", lambda: lambda: True)
     outcome = isochron("aa", source, "--out", tmp_path / "aa", "--quiet")
     assert outcome.code == 130
     assert "stopped after 0 of 5 repetitions" in outcome.line

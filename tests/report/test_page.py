@@ -185,6 +185,12 @@ def test_a_verdict_leads_to_the_results_behind_it(folder):
     assert "h200/nvs-small" in read.text
 
 
+def test_what_was_decided_comes_first(folder):
+    text = page.render([folder], [fake_page.verdict(number) for number in (2, 1, 0)])
+    places = [text.index(f"claim number {number} of a paper") for number in range(3)]
+    assert places == sorted(places), "reproduced, not reproduced, not testable here"
+
+
 def test_without_verdicts_there_is_no_such_part(folder):
     text = page.render([folder])
     assert 'id="claims"' not in text

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).parent / "assets"
 COMPARISON = "comparison.json"
 STATUSES = ("reproduced", "not reproduced", "not testable here")
-"""Of verdicts, in the order in which they are counted."""
+"""Of verdicts, in the order in which they are counted and listed: what was decided first."""
 TALL = 16
 """Tables with more rows scroll in a box of their own."""
 
@@ -98,7 +98,7 @@ def render(folders: Sequence[Path], verdicts: Sequence[Verdict] = ()) -> str:
     return environment.get_template("page.html.jinja").render(
         comparisons=comparisons,
         efficiencies=measured,
-        verdicts=verdicts,
+        verdicts=sorted(verdicts, key=lambda verdict: (*STATUSES, verdict.status).index(verdict.status)),
         statuses={status: counts[status] for status in STATUSES if counts[status]},
         tall=TALL,
         tasks=_tasks(comparisons, verdicts),
