@@ -119,7 +119,7 @@ def test_filters_by_task_and_by_verdict(open_page):
 
 def test_a_verdict_opens_and_leads_to_its_results(open_page):
     tab = open_page()
-    claim = tab.locator(".claims > li").nth(2)
+    claim = tab.locator(".claims > li", has_text="claim number 2 of a paper")
     claim.locator("summary").click()
     assert claim.locator("code").inner_text() == "isochron run nvs"
     claim.locator("a").click()
