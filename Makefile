@@ -17,6 +17,8 @@ DEVICE =
 OUT =
 #: TASK        whose architectures `make measure-efficiency` measures: nvs, masked-image, hydrology, vos, tracking or openvocab
 TASK = nvs
+#: CURVES      curves for `make scaling-curve`: names of bench/curves or YAML files (empty: the default ones)
+CURVES =
 #: FILES       fixtures for `make parity`
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)
 #: FOLDERS     results for `make paper-tables`, `make claims`, `make report` (empty: the published ones), `make bundle`, `make compare`
@@ -36,7 +38,7 @@ UNFINISHED := $(VENV)/.unfinished
 
 # A misspelt variable would otherwise be ignored in silence, and the run would not be the one that was meant. (Variables
 # are taken from the command line only: assigned with `=` above, they hide an environment variable of the same name.)
-known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT TASK FILES FOLDERS ARGS PYTHON UPGRADE
+known := COMPARISON PRESET BUDGET SEEDS BATCH DEVICE OUT TASK CURVES FILES FOLDERS ARGS PYTHON UPGRADE
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 unknown := $(filter-out $(known) MAKE% -%,$(given))
 ifneq ($(unknown),)
@@ -50,7 +52,7 @@ what = $(call quote,$(COMPARISON)) $(call flag,preset,$(PRESET)) $(call flag,bud
 out = $(call flag,out,$(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables claims \
+.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables claims scaling-curve \
 	bundle compare report plan probe doctor parity lock clean distclean FORCE
 
 help: ## this list
@@ -80,6 +82,10 @@ bench-micro: $(STAMP) ## time attention and block kernels of the arms; JSON goes
 
 measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, time and memory of single calls; trains nothing (TASK=...)
 	$(PY) -m bench measure-efficiency $(call quote,$(TASK)) $(call flag,preset,$(PRESET)) $(call flag,device,$(DEVICE)) $(out)
+
+scaling-curve: $(STAMP) ## cost and quality against views, frames, tokens, budget ..., with power laws held against the largest point
+	$(PY) -m bench scaling-curve $(CURVES) $(call flag,budget,$(BUDGET)) $(call flag,seeds,$(SEEDS)) $(call flag,device,$(DEVICE)) \
+		$(out)
 
 paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
 	$(PY) -m bench paper-tables $(FOLDERS) $(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -191,6 +192,67 @@ def measure_efficiency(
         raise SystemExit(130) from None
     paper.write([folder])
     console.say(f"Written to {folder / 'paper'}: tables.md, a .tex and a .csv for each table, figures")
+
+
+@app.command("scaling-curve")
+def scaling_curve(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE.yaml]...", help="Curves of bench/curves, or your own (default: a set of 15 minutes)."
+        ),
+    ] = None,
+    budget: BudgetOption = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Draw cost curves from this folder of measure-efficiency instead of measuring.",
+        ),
+    ] = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure cost or quality against an axis, and fit power laws that have to predict the largest point."""
+    from bench.engine.blocks import Interrupted
+    from bench.experiment import scaling
+    from bench.experiment.scaling.curves import read_curves, shipped
+    from bench.report import scaling as report
+
+    folder = out or Path("runs") / f"scaling-{time.strftime('%Y%m%d-%H%M%S')}"
+    begun = (folder / "scaling.json").is_file()
+    if begun and (names or budget or seeds or device or sources):
+        raise UserError(
+            f"--out {folder}: was begun with its own curves and options; give it alone to go on, or a new folder"
+        )
+    if sources:
+        if budget or seeds or device:
+            raise UserError("--from: nothing is measured; leave out --budget, --seeds and --device")
+        curves = read_curves(names or list(shipped()))
+        scaling.collect(curves, sources, folder)
+    else:
+        rest = {**parts(quiet, False), "stop_requested": stop_on_signals()}
+        try:
+            if not begun:
+                scaling.start(
+                    read_curves(names or []),
+                    folder,
+                    budget=budget,
+                    seeds=seeds,
+                    device=device or "auto",
+                    cache_dir=rest["cache_dir"],
+                )
+            scaling.go_on(folder, **rest)
+        except Interrupted as stopped:
+            print(f"isochron: {stopped}", file=sys.stderr)
+            raise SystemExit(130) from None
+    report.write(folder)
+    if not quiet:
+        print(report.summary(folder))
+        print(f"Written to {folder / 'paper'}: scaling.md, a .tex and a .csv for each table, figures")
 
 
 @app.command()

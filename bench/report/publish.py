@@ -15,6 +15,7 @@ from bench.store.files import MANIFEST, read_json, sha256, write_bytes, write_js
 from bench.store.read import open_comparison
 
 TEXTS = {".json", ".jsonl", ".yaml", ".md", ".csv", ".tex", ".txt"}
+RECORDS = ("comparison.json", "efficiency.json", "scaling.json")
 ELSEWHERE = "elsewhere/"
 """Stands in published results for the folders that the data and the weights of a run lay in."""
 
@@ -35,11 +36,9 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     Raises:
         UserError: the result is unfinished or does not verify, or one is published there already.
     """
-    name = next((name for name in ("comparison.json", "efficiency.json") if (folder / name).is_file()), None)
+    name = next((name for name in RECORDS if (folder / name).is_file()), None)
     if name is None:
-        raise UserError(
-            f"{folder}: holds neither comparison.json nor efficiency.json; give the folder that `isochron run` printed"
-        )
+        raise UserError(f"{folder}: holds no {' or '.join(RECORDS)}; give the folder that `isochron run` printed")
     record = read_json(folder / name)
     if record["status"] != "finished":
         raise UserError(f"{folder}: is {record['status']}, not finished; only finished results are published")
@@ -52,9 +51,9 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     made = target.with_name(f".{target.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp", ".lock"))
-    forget_places(made, record)
-    if name == "comparison.json":  # set anew: a place may stand escaped in their text
-        tables.write(open_comparison(made), made)
+    for trained in sorted(path.parent for path in made.rglob(RECORDS[0])):  # a folder of curves holds several
+        forget_places(made, read_json(trained / RECORDS[0]))
+        tables.write(open_comparison(trained), trained)  # set anew: a place may stand escaped in their text
     if target.exists():
         shutil.rmtree(target)
     made.rename(target)

@@ -11,10 +11,11 @@ from typing import Any
 from bench import LEDGER_TOLERANCE
 from bench.aggregates import aggregate
 from bench.errors import UserError
-from bench.report import paper, tables
+from bench.report import paper, scaling, tables
 from bench.store.bundle import stays_inside, unpacked
 from bench.store.files import MANIFEST, read_json, read_lines, sha256
 from bench.store.read import open_comparison
+from bench.store.scaling import is_cost, open_scaling
 
 WEIGHTS = "checkpoint.safetensors"
 """May be absent from a published result; its sum stays in the manifest."""
@@ -38,7 +39,7 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check a comparison's folder, the folder of one run, one of `measure-efficiency`, or a bundle of such folders.
+    """Check a comparison's folder, that of one run, of `measure-efficiency`, of `scaling-curve`, or a bundle of such folders.
 
     Raises:
         UserError: it is none of them, or the bundle is not as it was packed (the line names the file inside).
@@ -54,6 +55,8 @@ def _verify_folder(folder: Path, result: Verification) -> None:
         _verify_run(folder, result)
     elif (folder / "efficiency.json").is_file():
         _verify_files(folder, result)
+        if is_cost(folder):  # the tables of the task need more than a curve's measurements
+            return
         wrong = paper.differences(folder)
         result.note(not wrong, "paper: every table follows from the records", f"{', '.join(wrong)} differ")
     elif (folder / "comparison.json").is_file():
@@ -61,9 +64,27 @@ def _verify_folder(folder: Path, result: Verification) -> None:
         for path in sorted(folder.glob("runs/*/seed-*/run.json")):
             _verify_run(path.parent, result)
         _verify_table(folder, result)
+    elif (folder / "scaling.json").is_file():
+        _verify_scaling(folder, result)
     else:
         raise UserError(
-            f"{folder}: holds neither comparison.json nor run.json; give a result folder, a run's or a bundle"
+            f"{folder}: holds no comparison.json, efficiency.json, scaling.json or run.json; give a result folder, a run's or a bundle"
+        )
+
+
+def _verify_scaling(folder: Path, result: Verification) -> None:
+    """Check the parts of a folder of scaling curves, each as if it stood alone, and the tables of all."""
+    _verify_files(folder, result)
+    opened = open_scaling(folder)
+    for part in opened.parts():
+        if (part / "efficiency.json").is_file():
+            _verify_files(part, result)  # copied from a whole measurement, it has left that one's tables behind
+        else:
+            _verify_folder(part, result)
+    if opened.record.status == "finished":
+        wrong = scaling.differences(folder)
+        result.note(
+            not wrong, "paper: every table of the curves follows from the records", f"{', '.join(wrong)} differ"
         )
 
 

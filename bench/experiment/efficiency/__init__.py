@@ -23,6 +23,7 @@ from bench.errors import UserError
 from bench.experiment import resolve
 from bench.experiment.efficiency.count import count
 from bench.experiment.efficiency.spec import Row, Sizes, TaskEfficiency, TimedCall, task_efficiency
+from bench.experiment.efficiency.sweep import Sweep, SweptEfficiency
 from bench.experiment.efficiency.timing import Foresight, Limits, measure_group
 from bench.machine import look_at_processor
 from bench.store.efficiency import COUNTS, RECORD, SCHEMA, TIMINGS
@@ -47,6 +48,7 @@ def measure(
     stop_requested: Callable[[], bool] = lambda: False,
     clock: Clock | None = None,
     threads: int | str | None = None,
+    sweep: Sweep | None = None,
 ) -> Path:
     """Count and time the architectures of `task`; an interrupted folder given as `out` is gone on with.
 
@@ -60,6 +62,7 @@ def measure(
         clock: times the calls; the machine's by default.
         threads: of torch, or ``auto``; by default 1 on a CPU. One thread is timed by the processor time that it takes, which
             other work on the machine hardly moves; several are timed by the wall, and wait for one another where others work.
+        sweep: measure this instead of all.
 
     Returns:
         The folder.
@@ -69,14 +72,16 @@ def measure(
         Interrupted: `stop_requested()` turned true; everything measured so far is stored.
     """
     steady_allocator()
-    spec, where = task_efficiency(task), resolve.pick_device(device)
+    whole, where = task_efficiency(task), resolve.pick_device(device)
+    spec = SweptEfficiency(whole, sweep) if sweep else whole
     preset = preset or ("paper" if where.type == "cuda" else "tiny")
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
     folder = out or Path("runs") / f"efficiency-{task}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     with ComparisonFolder(folder).locked():
         threads = threads or (1 if where.type == "cpu" else "auto")
-        record = _open(folder, spec, task, preset, where, resolve.pick_threads(threads))
+        name = sweep.name if sweep else ""
+        record = _open(folder, spec, task, preset, where, resolve.pick_threads(threads), name)
         if record["status"] == "finished":
             console.say(f"{folder}: is finished; nothing to measure")
             return folder
@@ -95,7 +100,7 @@ def measure(
 
 
 def _open(
-    folder: Path, spec: TaskEfficiency, task: str, preset: str, device: torch.device, threads: int
+    folder: Path, spec: TaskEfficiency, task: str, preset: str, device: torch.device, threads: int, sweep: str
 ) -> dict[str, Any]:
     """The stored record of a folder that is gone on with, or a new one, with its provenance."""
     if (folder / RECORD).exists():
@@ -122,6 +127,7 @@ def _open(
         "seed": SEED,
         "limit_seconds": spec.limit_seconds[device.type],
         "limit_bytes": limit,
+        **({"sweep": sweep} if sweep else {}),
         **spec.setting(preset),
         "architectures": [
             {
@@ -155,6 +161,8 @@ def _memory_limit(device: torch.device) -> int:
 def _count_rows(
     folder: Path, task: str, spec: TaskEfficiency, console: Console, stop_if_asked: Callable[[], None]
 ) -> None:
+    if not spec.rows:
+        return
     done = {_row_key(line) for line in read_lines(folder / COUNTS)}
     lines = LineFile(folder / COUNTS)
     try:
@@ -188,6 +196,8 @@ def _time_groups(
 ) -> None:
     """Time the groups, cheap ones first: each tells how long the next will take."""
     now = clock.cpu if record["timed_by"] == PROCESSOR_TIME else clock.now
+    if not spec.groups(record["preset"]):
+        return
     limits = Limits(record["limit_seconds"], record["limit_bytes"])
     foresight, preset, bf16 = Foresight(), record["preset"], record["precision"] != "fp32"
     torch.manual_seed(record["seed"])
