@@ -83,9 +83,8 @@ bench-micro: $(STAMP) ## time attention and block kernels of the arms; JSON goes
 measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, time and memory of single calls; trains nothing (TASK=...)
 	$(PY) -m bench measure-efficiency $(call quote,$(TASK)) $(call flag,preset,$(PRESET)) $(call flag,device,$(DEVICE)) $(out)
 
-scaling-curve: $(STAMP) ## cost and quality against views, frames, tokens, budget ..., with power laws held against the largest point
-	$(PY) -m bench scaling-curve $(CURVES) $(call flag,budget,$(BUDGET)) $(call flag,seeds,$(SEEDS)) $(call flag,device,$(DEVICE)) \
-		$(out)
+scaling-curve: $(STAMP) ## cost and quality against views, frames, tokens, budget; power laws that must predict the largest point
+	$(PY) -m bench scaling-curve $(CURVES) $(call flag,budget,$(BUDGET)) $(call flag,seeds,$(SEEDS)) $(call flag,device,$(DEVICE)) $(out)
 
 paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
 	$(PY) -m bench paper-tables $(FOLDERS) $(out)

@@ -18,7 +18,7 @@ from tests.experiment.helpers import TASK, Outcome, content, isochron, write_yam
 COMMANDS = (
     "run", "resume", "extend", "plan", "replay", "verify", "tables", "publish", "parity", "check", "probe", "aa", "list",
     "doctor", "tokens", "convert-re10k", "measure-efficiency", "paper-tables",
-    "claims", "bundle", "compare", "report",
+    "claims", "bundle", "compare", "report", "scaling-curve",
 )  # fmt: skip
 
 

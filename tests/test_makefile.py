@@ -92,6 +92,13 @@ def test_the_task_whose_cost_is_measured_can_be_named(project: Project) -> None:
     assert project.command("measure-efficiency", "TASK=hydrology", "OUT=a") == f"{measure} 'hydrology' --out 'a'"
 
 
+def test_curves_keep_their_own_budgets_unless_one_is_given(project: Project) -> None:
+    curve = ".venv/bin/python -m bench scaling-curve"
+    assert project.command("scaling-curve") == curve
+    given = project.command("scaling-curve", "CURVES=nvs-width nvs-depth", "BUDGET=60s", "SEEDS=5", "OUT=a")
+    assert given == f"{curve} nvs-width nvs-depth --budget '60s' --seeds '5' --out 'a'"
+
+
 def test_a_misspelt_variable_is_refused(project: Project) -> None:
     done = project.make("-n", "bench-time-budget", "BUGDET=45s")
     assert done.returncode != 0

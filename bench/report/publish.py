@@ -51,13 +51,20 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     made = target.with_name(f".{target.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns(WEIGHTS, "resume", "*.tmp", ".lock"))
-    for trained in sorted(path.parent for path in made.rglob(RECORDS[0])):  # a folder of curves holds several
-        forget_places(made, read_json(trained / RECORDS[0]))
-        tables.write(open_comparison(trained), trained)  # set anew: a place may stand escaped in their text
+    make_portable(made, record)
     if target.exists():
         shutil.rmtree(target)
     made.rename(target)
     return target
+
+
+def make_portable(folder: Path, record: Mapping[str, Any]) -> None:
+    """Take this machine's paths out of a verified copy: of a comparison, or of all those below a folder of curves."""
+    if "curves" in record:  # one may name a file of its own
+        forget_places(folder, {"task": {"options": record["curves"]}, "arms": []})
+    for trained in sorted(path.parent for path in folder.rglob(RECORDS[0])):
+        forget_places(folder, read_json(trained / RECORDS[0]))
+        tables.write(open_comparison(trained), trained)  # set anew: a place may stand escaped in their text
 
 
 def forget_places(folder: Path, record: Mapping[str, Any]) -> None:

@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.report import tables
-from bench.report.publish import device_folder, forget_places
+from bench.report.publish import RECORDS, device_folder, make_portable
 from bench.report.verify import WEIGHTS, strangers, verify
 from bench.store.bundle import pack
-from bench.store.efficiency import RECORD
 from bench.store.files import read_json
-from bench.store.read import open_comparison
 
 SUFFIX = ".tar.gz"
 
 
 def bundle(folders: Sequence[Path], out: Path | None = None, *, weights: bool = False, replace: bool = False) -> Path:
-    """Pack result folders (of comparisons, or of `measure-efficiency`) into one file and return it.
+    """Pack result folders (of comparisons, `measure-efficiency` or `scaling-curve`) into one file and return it.
 
     Each must be finished and verify. What no manifest names stays behind, unless it is a table or a figure.
 
@@ -61,14 +58,16 @@ def bundle(folders: Sequence[Path], out: Path | None = None, *, weights: bool = 
 
 def _record(folder: Path) -> dict[str, Any]:
     """What a folder says of itself, if it may be shared."""
-    name = next((name for name in ("comparison.json", RECORD) if (folder / name).is_file()), None)
+    name = next((name for name in RECORDS if (folder / name).is_file()), None)
     if name is None:
-        raise UserError(
-            f"{folder}: holds neither comparison.json nor {RECORD}; give the folder that `isochron run` printed"
-        )
+        raise UserError(f"{folder}: holds no {' or '.join(RECORDS)}; give the folder that `isochron run` printed")
     record: dict[str, Any] = read_json(folder / name)
     if record["status"] != "finished":
-        again = f"resume {folder}" if name != RECORD else f"measure-efficiency {record['task']} --out {folder}"
+        again = {
+            "comparison.json": f"resume {folder}",
+            "efficiency.json": f"measure-efficiency {record.get('task')} --out {folder}",
+            "scaling.json": f"scaling-curve --out {folder}",
+        }[name]
         raise UserError(f"{folder}: is {record['status']}, not finished; go on with `isochron {again}`")
     if problems := verify(folder).problems:
         raise UserError(f"{folder}: does not verify ({problems[0]}); see `isochron verify {folder}`")
@@ -82,6 +81,4 @@ def _copy(folder: Path, to: Path, record: dict[str, Any], weights: bool) -> None
         raise UserError(f"{folder}: holds no {WEIGHTS}; leave --weights out")
     for name in strangers(to):
         (to / name).unlink()
-    forget_places(to, record)
-    if (to / "comparison.json").is_file():  # set anew: a place may stand escaped in their text
-        tables.write(open_comparison(to), to)
+    make_portable(to, record)

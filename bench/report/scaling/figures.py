@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS = (1, 2, 5)
+NAMED_PLACES = 7
+"""A panel with no more places than this names each on its axis."""
 
 
 def draw(data: CurveData, fits: list[Fit]) -> Figure:
@@ -32,7 +34,7 @@ def draw(data: CurveData, fits: list[Fit]) -> Figure:
         _label(ax, data, panel)
     _legend(figure, arms)
     note = "lines: power laws through the filled points; hollow: the largest point, not fitted; bars: 95 % intervals"
-    figure.suptitle(f"{data.curve.title}\n{note}", fontsize=8.5)
+    figure.suptitle(f"{data.curve.title}, on {data.device}\n{note}", fontsize=8.5)
     return figure
 
 
@@ -68,22 +70,22 @@ def _curve(law: PowerLaw, x: Any) -> Any:
 
 
 def _label(ax: Axes, data: CurveData, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     cost = data.curve.form != "saturating"
     places = sorted({point.x for series in panel.series for point in series.points})
     positive = all(point.estimate.value > 0 for series in panel.series for point in series.points)
     ax.set_xscale("log")
-    shown = "{x:,g}" if places[-1] < 1e6 else "{x:.0e}"
-    ax.xaxis.set_major_locator(LogLocator(subs=TICKS))
-    ax.xaxis.set_major_formatter(StrMethodFormatter(shown))
+    if len(places) <= NAMED_PLACES:
+        ax.xaxis.set_major_locator(FixedLocator(places))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:  # every arm has places of its own: parameters, FLOPs
+        ax.xaxis.set_major_locator(LogLocator(subs=TICKS))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}" if places[-1] < 1e5 else "{x:.0e}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    if cost and positive:
+    if positive:
         ax.set_yscale("log")
-    elif positive:  # a quality hardly spans a decade: ticks at round numbers
-        ax.set_yscale("log")
-        from matplotlib.ticker import MaxNLocator
-
+    if not cost:  # a quality hardly spans a decade: ticks at round numbers
         ax.yaxis.set_major_locator(MaxNLocator(6))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())

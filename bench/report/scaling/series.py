@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.contracts import Metric
 from bench.errors import UserError
@@ -82,6 +83,7 @@ class CurveData:
     """Arm whose exponent the others' are compared with."""
     place: str
     """Where, how and with how many replicates it was measured."""
+    device: str
     missing: tuple[str, ...] = ()
     """Points that are not there, and why."""
 
@@ -121,7 +123,7 @@ def _cost(scaling: Scaling, curve: CostCurve) -> CurveData:
     )
     shown = tuple(Panel(panel.quantity, series) for panel in panels if (series := _filled(panel.series)))
     reference = curve.reference or curve.arms[0].name
-    return CurveData(curve, shown, reference, place, tuple(dict.fromkeys(missing)))
+    return CurveData(curve, shown, reference, place, record.device.name, tuple(dict.fromkeys(missing)))
 
 
 def _filled(series: tuple[Series, ...]) -> tuple[Series, ...]:
@@ -233,11 +235,13 @@ def _quality(scaling: Scaling, curve: QualityCurve) -> CurveData:
         else "a budget of counted steps or samples"
     )
     place = (
-        f"{first.device.name}, {first.precision}, torch {first.device.torch}; comparison {curve.comparison} at preset "
+        f"{first.device.name}, {first.precision}, torch {first.device.torch}; comparison {Path(curve.comparison).stem} at preset "
         f"{first.preset}, {spent}, every point its own annealed runs; mean over {min(seeds)} seed{'' if min(seeds) == 1 else 's'} "
         "[95 % interval]; FLOPs: 1 MAC = 2 FLOPs."
     )
-    return CurveData(curve, (Panel(quantity, series),) if series else (), reference, place, tuple(missing))
+    return CurveData(
+        curve, (Panel(quantity, series),) if series else (), reference, place, first.device.name, tuple(missing)
+    )
 
 
 def _place(curve: QualityCurve, value: float, arm: ArmSummary, budget: float | None) -> float:

@@ -1,0 +1,175 @@
+"""Scaling curves from end to end: what a YAML file may say, measuring, stopping, going on, and drawing from stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.console import Console
+from bench.engine.blocks import Interrupted
+from bench.errors import UserError
+from bench.experiment import scaling
+from bench.experiment.efficiency import SweptEfficiency, task_efficiency
+from bench.experiment.scaling.curves import read_curve, read_curves, shipped
+from bench.report import verify
+from bench.store.efficiency import open_efficiency
+from bench.store.read import open_comparison
+from bench.store.scaling import CostCurve, QualityCurve, open_scaling
+from tests.experiment.helpers import isochron, load, write_yaml
+
+COST = {
+    "kind": "cost",
+    "title": "Cost against views",
+    "task": "nvs",
+    "axis": ["input_views"],
+    "axis_label": "input views",
+    "values": [1, 2, 3, 4],
+    "timed_at": {"target_views": 1},
+    "arms": [{"name": "dual", "timed": {"label": "efficient-lvsm"}}],
+}
+
+
+def write_curve(path: Path, **changes: object) -> Path:
+    path.write_text(yaml.safe_dump({**COST, **changes}))
+    return path
+
+
+def quality(tmp_path: Path) -> dict[str, object]:
+    """A curve over the planted comparison: one architecture, four widths, ten steps a run."""
+    comparison = write_yaml(tmp_path / "planted.yaml", batch=["fixed:2"], eval_fractions=[1.0])
+    points = [
+        {
+            "value": width,
+            "set": {"arms": [{"name": "plain", "factory": "tests.planted:TinyNVS", "options": {"width": width}}]},
+        }
+        for width in (4, 8, 16, 32)
+    ]
+    return {
+        "kind": "quality",
+        "title": "Quality against width",
+        "comparison": str(comparison),
+        "axis_label": "parameters",
+        "x": "parameters",
+        "points": points,
+    }
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_curve_asks_for_what_there_is(name, tmp_path):
+    curve = read_curve(shipped()[name])
+    if isinstance(curve, CostCurve):
+        swept = SweptEfficiency(task_efficiency(curve.task), scaling.sweep_of(curve))
+        assert len(swept.groups("tiny")) == len(curve.values)
+        assert {(row.label, row.mode) for row in swept.rows} == {
+            (arm.counted.label, arm.counted.mode) for arm in curve.arms if arm.counted
+        }
+    else:
+        names = {scaling.comparison_of(curve, point).name for point in curve.points}
+        assert len(names) == len(curve.points) >= 4
+
+
+def test_the_default_curves_show_what_is_promised():
+    curves = read_curves()
+    assert {curve.name for curve in curves} >= {"nvs-input-views", "vos-memory-frames", "mae-tokens"}
+    assert [curve.kind for curve in curves] == sorted(curve.kind for curve in curves)
+    assert any(curve.kind == "quality" for curve in curves)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "price"}, "kind: must be cost or quality, got 'price'"),
+        ({"vlaues": [1]}, "vlaues: unknown key; remove it or mend its spelling"),
+        ({"values": [1, 2, 4]}, "values: must be at least 4 ascending numbers > 0, got [1, 2, 4]"),
+        ({"values": [1, 4, 2, 8]}, "values: must be at least 4 ascending numbers > 0, got [1, 4, 2, 8]"),
+        ({"reference": "single"}, "reference: 'single' is none of the arms ['dual']"),
+        ({"axis": ["input_views", "target"]}, "timed_at: 'target' is a part of the axis; give its size"),
+        ({"timed_at": {"input_views": 1}}, "timed_at: 'input_views' is what varies; give its values under 'values'"),
+        ({"form": "cubic"}, "form: "),
+    ],
+)
+def test_a_mistake_in_a_curve_is_one_line_with_its_field(tmp_path, changes, said):
+    with pytest.raises(UserError) as error:
+        read_curve(write_curve(tmp_path / "mine.yaml", **changes))
+    assert str(error.value).startswith("mine.yaml: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_names_tasks_calls_and_rows_are_named(tmp_path, cache):
+    assert "curve 'views' is unknown; known: mae-days" in isochron("scaling-curve", "views").line
+    for number, (changes, said) in enumerate([
+        ({"task": "chess"}, "task 'chess': has no efficiency tables"),
+        ({"arms": [{"name": "dual", "counted": {"label": "tripel"}}]}, "no row 'tripel' (mode 'full')"),
+    ]):  # fmt: skip
+        curve = write_curve(tmp_path / f"curve-{number}.yaml", **changes)
+        assert said in isochron("scaling-curve", curve, "--out", tmp_path / "out").line
+        assert not (tmp_path / "out" / "scaling.json").exists()
+
+
+def test_a_budget_scales_an_axis_that_is_the_budget(tmp_path, cache):
+    curve = next(curve for curve in read_curves() if isinstance(curve, QualityCurve))
+    started = scaling.start([curve], tmp_path / "out", budget="60s", seeds=2, device="cpu", cache_dir=cache)
+    points = started.record.curves[0].points
+    assert [point.value for point in points] == pytest.approx([7.5, 15, 30, 60])
+    comparison = scaling.comparison_of(started.record.curves[0], points[0])
+    assert (comparison.budget.amount, comparison.seeds, comparison.device) == (7.5, (0, 1), "cpu")
+    with pytest.raises(UserError, match="the axis of nvs-budget is seconds; give a duration"):
+        scaling.start([curve], tmp_path / "other", budget="200 steps", cache_dir=cache)
+
+
+def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_path, cache):
+    curves = []
+    for name, content in (("views", COST), ("width", quality(tmp_path))):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        curves.append(read_curve(path))
+    folder = tmp_path / "out"
+    scaling.start(curves, folder, device="cpu", cache_dir=cache)
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return (folder / "points" / "width" / "8").exists()
+
+    with pytest.raises(Interrupted, match="go on with `isochron scaling-curve --out"):
+        scaling.go_on(folder, console=Console(quiet=True), cache_dir=cache, stop_requested=stop)
+    assert load(folder / "scaling.json")["status"] == "running"
+    first = folder / "points" / "width" / "4" / "manifest.json"
+    timed = folder / "costs" / "views" / "timings.jsonl"
+    before = first.read_bytes(), timed.read_bytes()
+
+    done = isochron("scaling-curve", "--out", folder)
+    assert done.code == 0, done.err
+    assert "Quality against width:" in done.out
+    assert (first.read_bytes(), timed.read_bytes()) == before  # what was done is not done again
+    measured = open_efficiency(folder / "costs" / "views")
+    assert [group.sizes["input_views"] for group in measured.groups] == [1, 2, 3, 4]
+    assert {(call.label, call.mode) for group in measured.groups for call in group.calls} == {
+        ("efficient-lvsm", "full")
+    }
+    assert not measured.counts
+    opened = open_scaling(folder)
+    for part in opened.parts():
+        assert verify.verify(part).problems == []
+    points = [open_comparison(folder / "points" / "width" / str(width)).record for width in (4, 8, 16, 32)]
+    assert [record.name for record in points] == [f"width-{width}" for width in (4, 8, 16, 32)]
+    assert verify.verify(folder).problems == []
+    assert "is finished; nothing to measure" in isochron("scaling-curve", "--out", folder).out
+    assert "give it alone to go on" in isochron("scaling-curve", "--seeds", 2, "--out", folder).line
+
+
+def test_curves_of_stored_measurements_are_drawn_without_measuring(tmp_path):
+    source = Path("results/cpu-2core/efficiency-nvs-tiny")
+    done = isochron("scaling-curve", "--from", source, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "efficient-lvsm, GFLOPs (1 MAC = 2 FLOPs): exponent 1.00" in done.out
+    assert verify.verify(tmp_path / "out").problems == []
+    assert (
+        "leave out --budget"
+        in isochron("scaling-curve", "--from", source, "--budget", "3s", "--out", tmp_path / "b").line
+    )
+    line = isochron("scaling-curve", "mae-tokens", "--from", source, "--out", tmp_path / "c").line
+    assert "no cost curve is about nvs" in line
