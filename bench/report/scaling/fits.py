@@ -44,7 +44,7 @@ class Fit:
 
     @property
     def describes(self) -> bool | None:
-        """Whether one law describes all points, the largest included; None where nothing tells."""
+        """Whether the largest point allows that one law describes all of them; None where nothing tells."""
         if self.held is None or self.miss is None:
             return None
         if self.quantity.exact:
@@ -60,7 +60,7 @@ class Fit:
             return "no power law: the exponent lies at the end of its range"
         if self.describes is None:
             return "one replicate a point: no interval to judge by"
-        return "holds at the largest point" if self.describes else "does not hold at the largest point"
+        return "not contradicted" if self.describes else "contradicted"
 
 
 def fit_curve(data: CurveData) -> list[Fit]:

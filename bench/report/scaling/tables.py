@@ -115,7 +115,7 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
         Column("at", "largest x", lambda value: f"{value:,g}"),
         Column("predicted", "predicted there", plain),
         Column("measured", "measured there", plain),
-        Column("miss", "missed by (%)", plain),
+        Column("miss", "missed by (%)", _signed),
         Column("verdict", f"{FORMS[curve.form]} at the largest point"),
     ]
     notes = (
@@ -154,9 +154,13 @@ def _scientific(value: Estimate) -> str:
     return text.with_interval(f"{value.value:.3g}", ends)
 
 
+def _signed(value: Estimate) -> str:
+    ends = value.interval and tuple(text.fixed(end, 1, signed=True) for end in value.interval)
+    return text.with_interval(text.fixed(value.value, 1, signed=True), ends)
+
+
 def _percent(miss: Estimate) -> str:
-    ends = miss.interval and tuple(text.fixed(100 * end, 1, signed=True) for end in miss.interval)
-    return f"{text.with_interval(text.fixed(100 * miss.value, 1, signed=True), ends)} %"
+    return f"{_signed(Estimate(*_times(miss, 100)))} %"
 
 
 def _times(value: Estimate, factor: float) -> tuple[float, Any, int]:
