@@ -187,7 +187,7 @@ def test_what_is_no_finished_verified_result_is_not_packed(folder, packed, tmp_p
     with pytest.raises(UserError, match=r"is there already; give --replace"):
         bundle([folder], packed)
     assert bundle([folder], packed, replace=True) == packed
-    with pytest.raises(UserError, match="holds no comparison.json or efficiency.json or scaling.json"):
+    with pytest.raises(UserError, match=r"holds no comparison\.json or efficiency\.json or scaling\.json"):
         bundle([tmp_path], tmp_path / "out.tar.gz")
     running = sealed(tmp_path / "running", status="running")
     with pytest.raises(UserError, match=r"is running, not finished; go on with `isochron resume .*running`"):
