@@ -131,6 +131,8 @@ class QualityCurve(_Curve):
     x: Literal["value", "parameters", "training_flops", "budget"] = "value"
     """What the axis shows: the points' values, each arm's parameters or training FLOPs a sample, or the charged seconds (then
     a point's value is its budget)."""
+    value_label: str = ""
+    """What the points' values are, where the axis shows something else."""
     metric: str = ""
     """Default: the task's headline metric."""
     form: Literal["saturating"] = "saturating"
@@ -148,7 +150,16 @@ class QualityCurve(_Curve):
             "budget" in change for change in (self.set, *(point.set for point in self.points))
         ):
             raise ValueError("set: holds a budget, which the axis varies; the points' values are the seconds")
+        if self.own_places and not self.value_label:
+            raise ValueError(
+                f"value_label: is missing; with x: {self.x}, say what the points' values are, such as width"
+            )
         return self
+
+    @property
+    def own_places(self) -> bool:
+        """Whether every arm has a place of its own on the axis at one point."""
+        return self.x in ("parameters", "training_flops")
 
 
 Curve = Annotated[CostCurve | QualityCurve, Field(discriminator="kind")]

@@ -52,6 +52,7 @@ def quality(tmp_path: Path) -> dict[str, object]:
         "comparison": str(comparison),
         "axis_label": "parameters",
         "x": "parameters",
+        "value_label": "width",
         "points": points,
     }
 
@@ -157,6 +158,8 @@ def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_pa
     points = [open_comparison(folder / "points" / "width" / str(width)).record for width in (4, 8, 16, 32)]
     assert [record.name for record in points] == [f"width-{width}" for width in (4, 8, 16, 32)]
     assert verify.verify(folder).problems == []
+    table = (folder / "paper" / "width-points.tex").read_text()
+    assert r"width & arm & parameters & training GFLOPs a sample" in table
     assert "is finished; nothing to measure" in isochron("scaling-curve", "--out", folder).out
     assert "give it alone to go on" in isochron("scaling-curve", "--seeds", 2, "--out", folder).line
 

@@ -45,7 +45,7 @@ def _points(data: CurveData) -> PaperTable:
     curve = data.curve
     trained = isinstance(curve, QualityCurve)
     quantities = [panel.quantity for panel in data.panels]
-    columns = [Column("value", _axis(data), lambda value: f"{value:,g}"), Column("arm", "arm")]
+    columns = [Column("value", _value_label(data), lambda value: f"{value:,g}"), Column("arm", "arm")]
     rows: dict[tuple[float, str], dict[str, Any]] = {}
     for panel in data.panels:
         for series in panel.series:
@@ -119,7 +119,7 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
         Column("verdict", f"{FORMS[curve.form]} at the largest point"),
     ]
     notes = (
-        f"x: {_axis(data)}. Fitted to all points but the largest, which is then predicted. Intervals: 95 %, over rounds or seeds "
+        f"x: {data.curve.axis_label}. Fitted to all points but the largest, which is then predicted. Intervals: 95 %, over rounds or seeds "
         "drawn anew; they hold the scatter of the measurement, not whether the form is right, which the miss tells: of numbers "
         "without scatter it may be 1 %, otherwise its interval must hold 0.",
         *sentences(data, fits),
@@ -127,14 +127,15 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
     return PaperTable(f"{curve.name}-fits", f"{curve.title}: power laws", tuple(columns), tuple(rows), notes, names=2)
 
 
-def _axis(data: CurveData) -> str:
-    return data.curve.axis_label
+def _value_label(data: CurveData) -> str:
+    curve = data.curve
+    return curve.value_label if isinstance(curve, QualityCurve) and curve.own_places else curve.axis_label
 
 
 def _first(data: CurveData, point: Point) -> float:
     """What stands in the first column: a point's place, or its value where every arm has a place of its own."""
     curve = data.curve
-    return point.value if isinstance(curve, QualityCurve) and curve.x in ("parameters", "training_flops") else point.x
+    return point.value if isinstance(curve, QualityCurve) and curve.own_places else point.x
 
 
 def _shows(quantity: Quantity) -> Any:
