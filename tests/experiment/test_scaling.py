@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,25 @@ def test_unknown_names_tasks_calls_and_rows_are_named(tmp_path, cache):
         curve = write_curve(tmp_path / f"curve-{number}.yaml", **changes)
         assert said in isochron("scaling-curve", curve, "--out", tmp_path / "out").line
         assert not (tmp_path / "out" / "scaling.json").exists()
+
+
+def test_the_page_names_every_curve_and_its_example_is_one(tmp_path):
+    page = Path("docs/scaling.md").read_text(encoding="utf-8")
+    table = page.split("## The curves")[1].split("## The laws")[0]
+    assert set(shipped()) <= set(re.findall(r"`([a-z-]+)`", table))
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(example)
+    curve = read_curve(tmp_path / "mine.yaml")
+    assert [scaling.comparison_of(curve, point).task["target_views"] for point in curve.points] == [1, 2, 4, 8]
+
+
+def test_a_drawing_that_was_cut_short_says_so(tmp_path, cache, monkeypatch):
+    curve = read_curve(shipped()["nvs-input-views"])
+    monkeypatch.setattr(scaling.shutil, "copytree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        scaling.collect([curve], [Path("results/cpu-2core/efficiency-nvs-tiny")], tmp_path / "out")
+    with pytest.raises(UserError, match="delete it and give --from again"):
+        scaling.go_on(tmp_path / "out", console=Console(quiet=True), cache_dir=cache)
 
 
 def test_a_budget_scales_an_axis_that_is_the_budget(tmp_path, cache):

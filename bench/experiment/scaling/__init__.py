@@ -125,6 +125,8 @@ def go_on(
             console.say(f"{folder}: is finished; nothing to measure")
             return scaling
         raw = read_json(folder / RECORD)
+        if "device_asked" not in raw:
+            raise UserError(f"{folder}: was being drawn from stored measurements; delete it and give --from again")
         if raw["code_sha256"] != code_hash():
             raise UserError(
                 f"{folder}: was started by other code; check out that code, or give another folder with --out"

@@ -33,6 +33,8 @@ def sentences(data: CurveData, fits: list[Fit]) -> list[str]:
             f"{name}: {exponent} ({FORMS[fit.form]}) over {law.points} points; at {held.x:,g} predicted "
             f"{_estimate(held.predicted)}, measured {text.significant(held.measured)}: missed by {_percent(fit.miss)}"
         )
+        if fit.difference is not None and not law.at_bound:
+            said += f"; its exponent minus that of {data.reference}: {_estimate(fit.difference)}"
         if fit.describes is False and not law.at_bound:
             said += "; a single power law does not describe the curve"
             if fit.end is not None:
