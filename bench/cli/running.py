@@ -221,6 +221,7 @@ def scaling_curve(
     from bench.experiment import scaling
     from bench.experiment.scaling.curves import read_curves, shipped
     from bench.report import scaling as report
+    from bench.store.scaling import open_scaling
 
     folder = out or Path("runs") / f"scaling-{time.strftime('%Y%m%d-%H%M%S')}"
     begun = (folder / "scaling.json").is_file()
@@ -253,6 +254,9 @@ def scaling_curve(
     if not quiet:
         print(report.summary(folder))
         print(f"Written to {folder / 'paper'}: scaling.md, a .tex and a .csv for each table, figures")
+    for part in open_scaling(folder).parts():
+        if (part / "comparison.json").is_file():
+            _require_finished(part)
 
 
 @app.command()

@@ -82,7 +82,7 @@ def test_calls_that_were_left_out_are_named_and_not_fitted(tmp_path):
     fit = fits(made)["quadratic", "latency_ms"]
     assert fit.held.x == 32
     assert fit.difference.interval.contains(1.0)
-    assert "Not there: quadratic at 64: about 9 s a call foreseen." in scaling.render(made)["scaling.md"]
+    assert "Left out or in doubt: quadratic at 64: about 9 s a call foreseen." in scaling.render(made)["scaling.md"]
 
 
 def test_quality_saturates_as_planted(tmp_path):

@@ -29,7 +29,6 @@ class Quantity:
     """Whether it has no scatter: a count, or bytes."""
     digits: int = 3
     """Significant ones of a cost, digits behind the point of a quality."""
-    higher_is_better: bool | None = False
 
 
 LATENCY = Quantity("latency_ms", "latency (ms)", exact=False)
@@ -85,7 +84,7 @@ class CurveData:
     """Where, how and with how many replicates it was measured."""
     device: str
     missing: tuple[str, ...] = ()
-    """Points that are not there, and why."""
+    """Points and runs that are not there, or may not be ranked, and why."""
 
 
 def read_curve_data(scaling: Scaling, curve: CostCurve | QualityCurve) -> CurveData:
@@ -111,9 +110,7 @@ def _cost(scaling: Scaling, curve: CostCurve) -> CurveData:
         panels.append(Panel(MEMORY, _timed(curve, measured, _bytes, [])))
     if "flops" in curve.quantities:
         counted = any(arm.counted for arm in curve.arms)
-        panels.append(
-            Panel(FLOPS, _counted(curve, measured) if counted else _timed(curve, measured, _closed_form, missing))
-        )
+        panels.append(Panel(FLOPS, _counted(curve, measured) if counted else _timed(curve, measured, _closed_form, [])))
     threads = f"{record.device.threads} thread{'' if record.device.threads == 1 else 's'}"
     size = "FLOPs at the published size" if any(arm.counted for arm in curve.arms) else "FLOPs of the timed calls"
     place = (
@@ -208,7 +205,9 @@ def _quality(scaling: Scaling, curve: QualityCurve) -> CurveData:
         budgets.append(record.budget_s)
         summary = summarise(comparison)
         if not summary.conclusive:
-            missing.append(f"at {point.value:g} no arm passes the task's gate: its values say nothing of a rank")
+            missing.append(
+                f"at {point.value:g} the reference arm does not pass the task's gate: values say nothing of a rank"
+            )
         for arm in summary.arms:
             several = len(comparison.policies) > 1
             name = arm.title if several else arm.arm.label
@@ -223,9 +222,7 @@ def _quality(scaling: Scaling, curve: QualityCurve) -> CurveData:
                 x = _place(curve, point.value, arm, record.budget_s)
                 found.setdefault(name, []).append(Point(point.value, x, values, arm.measured.parameters, flops))
     assert metric is not None  # a curve has points
-    quantity = Quantity(
-        metric.name, metric.label, exact=False, digits=metric.digits, higher_is_better=metric.higher_is_better
-    )
+    quantity = Quantity(metric.name, metric.label, exact=False, digits=metric.digits)
     series = tuple(Series(name, tuple(sorted(points, key=lambda point: point.x))) for name, points in found.items())
     first = open_comparison(scaling.point(curve, curve.points[0])).record
     given = sorted({budget for budget in budgets if budget is not None})

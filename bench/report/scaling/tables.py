@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from bench.report import text
 from bench.report.paper.layout import Column, PaperTable, number, whole
 from bench.report.scaling.fits import Fit
-from bench.report.scaling.series import CurveData, Point, Quantity
+from bench.report.scaling.series import CurveData, Point
 from bench.stats import Estimate
 from bench.store.scaling import QualityCurve
 
@@ -46,7 +47,6 @@ def sentences(data: CurveData, fits: list[Fit]) -> list[str]:
 def _points(data: CurveData) -> PaperTable:
     curve = data.curve
     trained = isinstance(curve, QualityCurve)
-    quantities = [panel.quantity for panel in data.panels]
     columns = [Column("value", _value_label(data), lambda value: f"{value:,g}"), Column("arm", "arm")]
     rows: dict[tuple[float, str], dict[str, Any]] = {}
     for panel in data.panels:
@@ -69,12 +69,14 @@ def _points(data: CurveData) -> PaperTable:
             Column("training_gflops", "training GFLOPs a sample", number(3)),
             Column("runs", "runs", whole),
         ]
-    columns += [Column(quantity.key, quantity.label, _shows(quantity)) for quantity in quantities]
+    for quantity in (panel.quantity for panel in data.panels):
+        show = partial(text.estimate, digits=quantity.digits) if trained else number(quantity.digits)
+        columns.append(Column(quantity.key, quantity.label, show))
     arms = list(dict.fromkeys(series.arm for panel in data.panels for series in panel.series))
     ordered = sorted(rows.values(), key=lambda row: (row["value"], arms.index(row["arm"])))
     notes = [
         data.place,
-        *([f"Not there: {'; '.join(data.missing)}."] if data.missing else []),
+        *([f"Left out or in doubt: {'; '.join(data.missing)}."] if data.missing else []),
         *([curve.note.strip()] if curve.note else []),
     ]
     return PaperTable(f"{curve.name}-points", curve.title, tuple(columns), tuple(ordered), tuple(notes), names=2)
@@ -138,14 +140,6 @@ def _first(data: CurveData, point: Point) -> float:
     """What stands in the first column: a point's place, or its value where every arm has a place of its own."""
     curve = data.curve
     return point.value if isinstance(curve, QualityCurve) and curve.own_places else point.x
-
-
-def _shows(quantity: Quantity) -> Any:
-    return (
-        number(3)
-        if quantity.higher_is_better is False and quantity.key.endswith(("_ms", "_mib", "gflops"))
-        else (lambda value: text.estimate(value, quantity.digits))
-    )
 
 
 def _estimate(value: Estimate) -> str:
