@@ -15,6 +15,7 @@ from bench.experiment import scaling
 from bench.experiment.efficiency import SweptEfficiency, task_efficiency
 from bench.experiment.scaling.curves import read_curve, read_curves, shipped
 from bench.report import verify
+from bench.report.publish import publish
 from bench.store.efficiency import open_efficiency
 from bench.store.read import open_comparison
 from bench.store.scaling import CostCurve, QualityCurve, open_scaling
@@ -180,6 +181,11 @@ def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_pa
     assert verify.verify(folder).problems == []
     table = (folder / "paper" / "width-points.tex").read_text()
     assert r"width & arm & parameters & training GFLOPs a sample" in table
+    target = publish(folder, tmp_path / "results")
+    assert target.name == "scaling-views-width-tiny"
+    assert verify.verify(target).problems == []
+    assert load(target / "scaling.json")["curves"][1]["comparison"] == "elsewhere/planted.yaml"
+    assert not any(target.rglob("checkpoint.safetensors"))
     assert "is finished; nothing to measure" in isochron("scaling-curve", "--out", folder).out
     assert "give it alone to go on" in isochron("scaling-curve", "--seeds", 2, "--out", folder).line
 
