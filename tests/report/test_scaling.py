@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.errors import UserError
-from bench.report import scaling, verify
+from bench.report import plots, scaling, verify
 from bench.report.publish import publish
+from bench.report.scaling.figures import draw
 from bench.report.scaling.fits import difference, end_slope, fit_curve
 from bench.report.scaling.series import Point, Series, read_curve_data
 from bench.report.share import bundle
@@ -114,6 +116,16 @@ def test_the_same_folder_gives_the_same_bytes(folder):
         "scaling.md", "views-points.csv", "views-points.tex", "views-fits.csv", "views-fits.tex", "views.png", "views.pdf",
     }  # fmt: skip
     assert r"\toprule" in before["views-fits.tex"].decode()
+
+
+@pytest.mark.parametrize("quantities", [["latency"], ["latency", "memory", "flops"]])
+def test_the_title_fits_the_figure(tmp_path, quantities):
+    opened = open_scaling(write_costs(tmp_path / "store", LAWS, quantities=quantities))
+    data = read_curve_data(opened, opened.record.curves[0])
+    with plots.style():
+        figure = draw(data, fit_curve(data))
+        extent = figure._suptitle.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert extent.width <= figure.bbox.width
 
 
 def test_verify_accepts_what_was_written_and_names_what_was_changed(tmp_path):

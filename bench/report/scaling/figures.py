@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS = (1, 2, 5)
+LETTERS_AN_INCH = 14
+"""Of the title."""
 NAMED_PLACES = 7
 """A panel with no more places than this names each on its axis."""
 
@@ -34,7 +37,11 @@ def draw(data: CurveData, fits: list[Fit]) -> Figure:
         _label(ax, data, panel)
     _legend(figure, arms)
     note = "lines: power laws through the filled points; hollow: the largest point, not fitted; bars: 95 % intervals"
-    figure.suptitle(f"{data.curve.title}, on {data.device}\n{note}", fontsize=8.5)
+    width = LETTERS_AN_INCH * figure.get_figwidth()
+    lines = [
+        line for text in (f"{data.curve.title}, on {data.device}", note) for line in textwrap.wrap(text, int(width))
+    ]
+    figure.suptitle("\n".join(lines), fontsize=8.5)
     return figure
 
 
