@@ -25,7 +25,7 @@ SampleRecord = dict[str, Any]
 ``sample`` is a string that names the sample in every run alike, so that runs can be paired by it. The other values are
 numbers, one per metric; a metric that is undefined for the sample is left out, never NaN. Of a pooled metric it is a
 mapping: part -> ``[numerator, denominator]``, such as class -> ``[intersection, union]``; of a metric over class counts,
-class -> ``[hits, true, predicted]``.
+class -> ``[hits, true, predicted]``; of a distance between sets, the features of ``prediction`` and ``truth``.
 """
 
 
@@ -44,7 +44,8 @@ class Metric(NamedTuple):
     """What a reader must know to trust the number: definition, backbone, input range."""
     aggregate: str = "mean"
     """What stands for a run, over the samples that have the metric: ``mean``, ``median``, ``pooled`` (a quotient of sums over
-    all samples, in percent, averaged over the parts: the mean IoU of a data set) or a definition of `bench.class_counts`."""
+    all samples, in percent, averaged over the parts: the mean IoU of a data set), a definition of `bench.class_counts`, or
+    ``frechet`` or ``kernel``, a distance between features of all predictions and of all truths."""
     group: str = ""
     """Heading of the table of its own that it stands in with others of its kind; empty: the first one."""
     of: str = ""

@@ -29,6 +29,7 @@ PLACES = frozenset(
         "clip_weights",
         "data_path",
         "evaluation_index",
+        "fidelity_weights",
         "grids_path",
         "guidance_weights",
         "perceptual_loss_weights",

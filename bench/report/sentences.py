@@ -17,7 +17,12 @@ POLICIES = {
     "knee": "the smallest batch with at least 95 % of the best samples/s",
     "fixed": "the stated optimizer batch",
 }
-AGGREGATES = {"median": "the median over samples", "pooled": "sums over all samples, then their quotient"}
+AGGREGATES = {
+    "median": "the median over samples",
+    "pooled": "sums over all samples, then their quotient",
+    "frechet": "",
+    "kernel": "",
+}
 COUNTED = "pixels of a class are counted over all samples"
 """Of every definition of `bench.class_counts`."""
 VIEW_NAMES = {"time": "equal time", "steps": "equal steps", "samples": "equal samples", "flops": "equal FLOPs"}

@@ -30,7 +30,7 @@ from torch import Tensor
 from bench.aggregates import summarise
 from bench.contracts import Metric, SampleRecord, Symmetry
 from bench.errors import UserError
-from bench.metrics import image, perceptual
+from bench.metrics import fidelity, image, perceptual
 from bench.tasks import nvs_batches as batches
 from bench.tasks.leakage import evaluation_notice, training_notices
 from bench.tasks.nvs_batches import Chosen
@@ -99,10 +99,10 @@ class NovelViewSynthesis:
         self._splits: dict[str, MultiViewSplit] = {}
         self._notices = [*filter(None, [notice]), *training_notices(config)]
         self._perceptual = None if kind == "none" else perceptual.PerceptualDistance(kind)
-        self.metrics: tuple[Metric, ...] = (image.PSNR, image.SSIM)
-        if self._perceptual is not None:
-            self.metrics += (perceptual.metric(kind),)
-        self.metrics += tuple(map(_psnr_from, config.extra_input_views))
+        self._fidelity = None
+        if config.fidelity != "none":
+            self._fidelity = fidelity.FeatureExtractor(config.fidelity, config.fidelity_weights)
+        self.metrics = self._metrics(None)
         if config.varies_inputs:
             self.input_fields = (*self.input_fields, "input_mask")
             self.symmetries = (*self.symmetries, Symmetry("what masked input views hold", scramble_masked_views))
@@ -123,8 +123,12 @@ class NovelViewSynthesis:
             self._perceptual.prepare()
         if self._loss_network is not None:
             self._loss_network.prepare()
+        if self._fidelity is not None:
+            self._fidelity.prepare()
         if self._renders:
             self._source.render(progress, workers)
+            if self._fidelity is not None:
+                self._split("test")  # its size says which distances there are
         else:
             for split in ("train", "test"):
                 self._split(split, progress)
@@ -280,6 +284,15 @@ class NovelViewSynthesis:
 
     # ------------------------------------------------------------------------------------------------- evaluation
 
+    def _metrics(self, images: int | None) -> tuple[Metric, ...]:
+        """What is scored, of so many test images; None where that is not known yet."""
+        found = [image.PSNR, image.SSIM]
+        if self._perceptual is not None:
+            found.append(perceptual.metric(self._perceptual.kind))
+        if self._fidelity is not None:
+            found += fidelity.metrics(self._fidelity.kind, images)
+        return (*found, *map(_psnr_from, self.config.extra_input_views))
+
     def _records(self, split: str, paint: Callable[[Chosen], tuple[Tensor, Tensor]], quick: bool) -> list[SampleRecord]:
         """Records of what `paint` makes of the evaluation's views: prediction and target, both [B, T, 3, H, W]."""
 
@@ -303,12 +316,14 @@ class NovelViewSynthesis:
         broken = ~prediction.isfinite().flatten(1).all(dim=1)
         if broken.any():
             raise FloatingPointError(f"{names[int(broken.int().argmax())]}: the prediction is not finite")
-        columns: dict[str, Sequence[float]] = {"psnr": image.psnr(prediction, target).tolist()}
+        columns: dict[str, Sequence[Any]] = {"psnr": image.psnr(prediction, target).tolist()}
         if not quick:
             columns["ssim"] = image.ssim(prediction, target).tolist()
             if self._perceptual is not None:
                 distances = self._perceptual(prediction, target)
                 columns[perceptual.metric(self._perceptual.kind).name] = distances.double().tolist()
+            if self._fidelity is not None:
+                columns[fidelity.record_key(self._fidelity.kind)] = self._fidelity.records(prediction, target)
         values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return [{"sample": name, **value} for name, value in zip(names, values, strict=True)]
 
@@ -359,6 +374,8 @@ class NovelViewSynthesis:
                         field = "extra_input_views" if self.config.extra_input_views else "input_views"
                         raise misfit(field, error, split) from error
                     lines += evaluation_notice(split, views.inputs, views.targets)
+                if split == "test":
+                    self.metrics = self._metrics(views.targets.size)
             check_disjoint({**self._splits, split: opened})
             self._notices += lines
             self._splits[split] = opened

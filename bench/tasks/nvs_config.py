@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from bench.data import scenes
 from bench.errors import UserError
-from bench.metrics import perceptual
+from bench.metrics import fidelity, perceptual
 from bench.tasks.options import is_count, is_number
 
 DATA = ("scenes", "re10k", "objects", "transforms")
@@ -91,6 +91,11 @@ class NVSConfig:
     """Scenes in one evaluation batch: fixed, so that an arm's score does not depend on its memory."""
     perceptual: str = "auto"
     """``auto``, ``lpips-vgg``, ``lpips-alex``, ``st-lpips`` or ``none``; scored at the final evaluation only."""
+    fidelity: str = "none"
+    """``inception-2048`` (FID and KID; 64, 192, 768: of an earlier layer), ``alexnet`` (the like, FD and KD, under weights that are
+    installed) or ``none``; scored at the final evaluation only, whose records hold the features."""
+    fidelity_weights: str | None = None
+    """``inception-..`` only: file of the weights."""
     perceptual_loss: str = "none"
     """``none``, ``gs-lrm`` (the VGG-19 loss of GS-LRM and LVSM), ``st-lpips``, ``lpips-vgg`` or ``lpips-alex``: added to the
     mean squared error in training."""
@@ -123,6 +128,7 @@ class NVSConfig:
         _one_of("perceptual", self.perceptual, perceptual.CHOICES)
         self._check_data()
         self._check_views()
+        self._check_fidelity()
         self._check_loss()
 
     def _check_data(self) -> None:
@@ -154,6 +160,21 @@ class NVSConfig:
             raise UserError(
                 f"task.extra_input_views must be different whole numbers of at least 1, other than task.input_views, "
                 f"{self.input_views}, got {list(extra)}"
+            )
+
+    def _check_fidelity(self) -> None:
+        kind, weights = self.fidelity, self.fidelity_weights
+        _one_of("fidelity", kind, fidelity.CHOICES)
+        if fidelity.needs_file(kind) and weights is None:
+            raise UserError(
+                f"task.fidelity_weights is not set: {kind} needs {fidelity.INCEPTION_FILE} of {fidelity.RELEASE}; give its "
+                "path, or set task.fidelity: alexnet, whose weights are installed"
+            )
+        if not fidelity.needs_file(kind) and weights is not None:
+            raise UserError(f"task.fidelity_weights: only inception-.. reads a file, task.fidelity is {kind}")
+        if kind == "alexnet" and self.image_size < fidelity.SMALLEST_SIDE:
+            raise UserError(
+                f"task.fidelity: alexnet needs images of {fidelity.SMALLEST_SIDE} px or more, got {self.image_size}"
             )
 
     def _check_loss(self) -> None:

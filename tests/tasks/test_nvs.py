@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from bench.aggregates import summarise
 from bench.errors import UserError
 from bench.registry import make_config
 from bench.tasks.nvs import PRESETS, QUICK_SCENES, NovelViewSynthesis, NVSConfig
@@ -55,6 +56,13 @@ class Oracle(nn.Module):
         ),
         ({"perceptual_loss": "st-lpips", "image_size": 16}, "task.perceptual_loss: st-lpips needs images of 32 px"),
         ({"perceptual_loss": "st-lpips", "perceptual_loss_weights": "a"}, "task.perceptual_loss_weights: only gs-lrm"),
+        ({"fidelity": "fid"}, "task.fidelity must be one of none, inception-64"),
+        (
+            {"fidelity": "inception-2048"},
+            "task.fidelity_weights is not set: inception-2048 needs weights-inception-2015",
+        ),
+        ({"fidelity": "alexnet", "fidelity_weights": "a"}, "task.fidelity_weights: only inception-.. reads a file"),
+        ({"fidelity": "alexnet", "image_size": 16}, "task.fidelity: alexnet needs images of 32 px or more, got 16"),
         ({"data": "dl3dv"}, "task.data must be one of scenes, re10k, objects, transforms, got 'dl3dv'"),
         ({"data_path": "there"}, "task.data_path is 'there', but task.data: scenes are rendered"),
         ({"evaluation_index": "a.json"}, "task.evaluation_index: only re10k has it"),
@@ -232,6 +240,21 @@ def test_the_perceptual_metric_is_scored_under_its_own_name(make_task) -> None:
     with torch.inference_mode():
         records = task.evaluate(Oracle(), CPU, split="ood")
     assert all(record["st_lpips"] == pytest.approx(0, abs=1e-5) for record in records)
+
+
+def test_distances_of_sets_are_scored_once_from_all_test_images(make_task) -> None:
+    task = make_task(fidelity="alexnet")
+    assert [metric.name for metric in task.metrics] == ["psnr", "ssim", "fd_alexnet", "kd_alexnet"]
+    task.prepare()
+    assert [metric.name for metric in task.metrics] == ["psnr", "ssim", "kd_alexnet"]
+    assert "74 images each" in task.metrics[-1].note
+    with torch.inference_mode():
+        records = task.evaluate(Constant(0.9), CPU)
+        assert "alexnet" not in task.evaluate(Constant(0.9), CPU, quick=True)[0]
+    assert len(records) == 74
+    found = summarise(task.metrics, records)
+    assert set(found) == {"psnr", "ssim", "kd_alexnet"}
+    assert found["kd_alexnet"] > 0
 
 
 def test_an_output_that_is_not_finite_names_the_sample(make_task) -> None:
