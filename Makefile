@@ -114,8 +114,8 @@ parity: $(STAMP) ## compare the architectures with stored outputs of the publish
 	@test -n "$(FILES)" || { echo 'make parity: no fixtures; name them: make parity FILES="a.safetensors b.safetensors"' >&2; exit 2; }
 	$(PY) -m bench parity $(FILES)
 
-test: $(STAMP) ## all tests, offline
-	$(PY) -m pytest $(ARGS)
+test: $(STAMP) ## all tests, offline, in up to four processes (ARGS="-n 0": in one)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## formatting, ruff's rules and types; changes nothing
 	$(PY) -m ruff format --check .

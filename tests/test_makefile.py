@@ -99,6 +99,12 @@ def test_curves_keep_their_own_budgets_unless_one_is_given(project: Project) -> 
     assert given == f"{curve} nvs-width nvs-depth --budget '60s' --seeds '5' --out 'a'"
 
 
+def test_tests_run_side_by_side_unless_the_arguments_say_otherwise(project: Project) -> None:
+    test = ".venv/bin/python -m pytest -n auto --dist loadfile"
+    assert project.command("test") == test
+    assert project.command("test", "ARGS=-n 0 --pdb -k 'ledger or clock'") == f"{test} -n 0 --pdb -k 'ledger or clock'"
+
+
 def test_a_misspelt_variable_is_refused(project: Project) -> None:
     done = project.make("-n", "bench-time-budget", "BUGDET=45s")
     assert done.returncode != 0

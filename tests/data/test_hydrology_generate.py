@@ -150,7 +150,7 @@ def test_two_processes_at_once_write_once_and_the_same_bytes_as_this_one(referen
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    outputs = [process.communicate("go\n", timeout=60)[0] for process in processes]
+    outputs = [process.communicate("go\n", timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(outputs) == ["", "1999\n2000\n2001\n"]
     assert files_of(SPEC, tmp_path) == files_of(SPEC, reference)
@@ -158,7 +158,7 @@ def test_two_processes_at_once_write_once_and_the_same_bytes_as_this_one(referen
 
 def test_a_killed_process_is_resumed_to_the_same_bytes(reference, tmp_path, monkeypatch):
     process = start(tmp_path, die_in=2001)
-    assert process.communicate("go\n", timeout=60)[0] == "ready\n1999\n2000\n"
+    assert process.communicate("go\n", timeout=300)[0] == "ready\n1999\n2000\n"
     assert process.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match=r"is not in the cache .*; prepare it first"):
         open_generated(SPEC, tmp_path)

@@ -147,7 +147,7 @@ def test_results_come_in_order_whoever_is_first(workers: int) -> None:
 
 
 def test_several_threads_are_at_work() -> None:
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=60)
     ImagePool(2).map(lambda _: meeting.wait(), range(2))  # one alone would wait in vain
 
 

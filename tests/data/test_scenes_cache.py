@@ -138,7 +138,7 @@ def test_two_processes_at_once(tmp_path):
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    outputs = [process.communicate("go\n", timeout=60)[0] for process in processes]
+    outputs = [process.communicate("go\n", timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted("".join(outputs).split("\n")[:-1]) == [f"rendered {n}" for n in range(4)]
     assert len(open_split(SPEC, "train", tmp_path)) == 7

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_killed_run_is_resumed_and_two_processes_share_the_work(reference, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     assert files_of(tmp_path) == files_of(reference)
 
 
@@ -267,6 +268,15 @@ def test_who_waits_is_told_for_what(tmp_path):
         pytest.raises(InterruptedError, match=r"^waiting for another process that generates train clips$"),
     ):
         prepare(SPEC, tmp_path, stop, ["train"])
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    def version(package: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr("bench.data.rendered.version", version)
+    with pytest.raises(UserError, match=r"^video cannot be generated: [\w-]+ is not installed; run pip install"):
+        prepare(SPEC, tmp_path, splits=["train"])
 
 
 def test_full_disk_leaves_nothing_half_written(reference, tmp_path, monkeypatch):

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def small_heap() -> Iterator[None]:
+def small_heap() -> None:
     """Keep what is loaded out of the collections between slices: they would take most of the time of a tiny run.
 
     The first step is taken here because torch loads half of itself for it.
@@ -17,5 +16,3 @@ def small_heap() -> Iterator[None]:
     make_trainer().set_up()
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()

@@ -339,3 +339,19 @@ def train_together(rank: int, budget: float, unit: str, batch: int) -> dict[str,
         "served": trainer.task.served,
         "digest": recorder.summary["stream_sha256"],
     }
+
+
+def run(trainer: Trainer) -> Trainer:
+    """The trainer, run from nothing to the end."""
+    trainer.set_up()
+    trainer.advance(1.0)
+    assert trainer.finished
+    trainer.finish("finished")
+    return trainer
+
+
+def records(trainer: Trainer) -> MemoryRecorder:
+    """What it told its recorder."""
+    recorder = trainer._recorder
+    assert isinstance(recorder, MemoryRecorder)
+    return recorder

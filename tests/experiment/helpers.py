@@ -147,7 +147,7 @@ def process(*arguments: object, cache: Path, err: Path) -> Iterator[Any]:
         child.join()
 
 
-def wait_for_steps(run: Path, steps: int, child: Any, timeout: float = 60.0) -> None:
+def wait_for_steps(run: Path, steps: int, child: Any, timeout: float = 300.0) -> None:
     """Return once `run` has recorded so many steps, or its process has ended."""
     deadline = time.monotonic() + timeout
     while child.is_alive() and time.monotonic() < deadline:

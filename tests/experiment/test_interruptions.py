@@ -120,12 +120,12 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_completes(
     child = subprocess.Popen(
         command, cwd=repo_root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     watched = fresh / "runs/first/seed-0/events.jsonl"
     while child.poll() is None and time.monotonic() < deadline and not (watched.exists() and watched.stat().st_size):
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=300)
     assert child.returncode == 130, err
     assert err.strip().splitlines()[-1] == f"isochron: stopped and saved; go on with `isochron resume {fresh}`"
     assert "Traceback" not in err

