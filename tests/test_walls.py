@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.class_counts": (),
     "bench.contracts": (),
     "bench.errors": (),
-    "bench.config": COMMON,
+    "bench.config": (*COMMON, "bench.config"),
     "bench.registry": COMMON,
     "bench.data": (*COMMON, "bench.data", "bench.machine"),
     "bench.metrics": (*COMMON, "bench.metrics"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from bench.data.images import composite, decode
 from bench.data.index_masks import read_indices
 from bench.data.labelled import VOID, Vocabulary
 from bench.data.video_folder import list_images, new_digest, read_text, require_folder, shape_of, size
-from bench.errors import UserError
+from bench.errors import UserError, naming
 
 LABELS = (".png", ".tif", ".tiff")
 """What counts as an index mask, in any case."""
@@ -31,18 +30,6 @@ class Part:
     labels: str
     held_out: Mapping[str, int]
     """Split -> pictures that it takes, a tenth of all at most; the rest are those of training."""
-
-
-@contextmanager
-def naming(meant: Mapping[str, str]) -> Iterator[None]:
-    """Errors within name other options: instead of each key the one that is meant."""
-    try:
-        yield
-    except UserError as error:
-        line = str(error)
-        for option, other in meant.items():
-            line = line.replace(option, other)
-        raise UserError(line) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +52,7 @@ class LabelledFolder:
     """Digest of stems and sizes of the files and of the class names, wherever they lie."""
     notices: tuple[str, ...]
     meant: Mapping[str, str]
-    """See `naming`."""
+    """See `bench.errors.naming`."""
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -130,7 +117,7 @@ def open_pairs(
         evaluation_map: see `LabelledFolder`.
         limit: at most so many pictures.
         notices: lines that come first.
-        meant: see `naming`.
+        meant: see `bench.errors.naming`.
 
     Raises:
         UserError: a folder is missing or empty, two files differ in their ending alone, or no picture is left.

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from bench.data.image_folder import FOLDERS
 from bench.data.labelled import VOID
-from bench.data.labelled_folder import LabelledFolder, Part, make_vocabulary, naming, open_pairs, read_names
+from bench.data.labelled_folder import LabelledFolder, Part, make_vocabulary, open_pairs, read_names
 from bench.data.video_folder import check_split, require_folder
-from bench.errors import UserError
+from bench.errors import UserError, naming
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"validation": 500}

@@ -155,7 +155,7 @@ class RenderedFolder:
                 version(package)
             except PackageNotFoundError as error:
                 mend = f"{package} is not installed; run pip install {package}"
-                raise UserError(f"{self.what} cannot be rendered: {mend}") from error
+                raise UserError(f"{self.what} cannot be {self.verb.removesuffix('e')}ed: {mend}") from error
 
     def _write_manifest(self, shards: Mapping[int, Entries]) -> None:
         manifest = {

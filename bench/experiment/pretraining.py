@@ -7,10 +7,8 @@ budget counts steps, so that the weights follow from configuration, code and dat
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,7 @@ from bench.data.cache_folder import sole_writer
 from bench.engine.blocks import Interrupted
 from bench.engine.progress import Budget
 from bench.engine.run import Diverged, OutOfMemory
-from bench.errors import UserError
+from bench.errors import UserError, naming
 from bench.experiment import resolve
 from bench.experiment.resolve import Arm
 from bench.store.files import read_json
@@ -56,7 +54,7 @@ def find_or_train(session: Session, given: Path | None = None) -> dict[str, Tens
         return {}
     folder = session.folder.folder / FOLDER
     task = resolve.make_task(_alone(session.comparison), session.cache_dir) if asked.task else session.task
-    with session.console.counting() as report, _own_options(asked.task):
+    with session.console.counting() as report, naming({f"task.{key}": f"{FOLDER}.task.{key}" for key in asked.task}):
         task.prepare(report)
     cached = session.cache_dir / FOLDER / _key(session, task)
     if not _finished(folder):
@@ -70,16 +68,6 @@ def find_or_train(session: Session, given: Path | None = None) -> dict[str, Tens
             with sole_writer(cached.parent, "keeps pretrained weights"):
                 _copy(folder, cached)
     return _load(folder)
-
-
-@contextmanager
-def _own_options(changed: Collection[str]) -> Iterator[None]:
-    """Errors within say of an option that pretraining changes whose it is."""
-    try:
-        yield
-    except UserError as error:
-        named = re.match(r"task\.(\w+)", str(error))
-        raise UserError(f"pretraining.{error}") if named and named[1] in changed else error from None
 
 
 def _is_sound(folder: Path) -> bool:

@@ -1,67 +1,17 @@
-"""Typed, validated configuration: YAML in, a `Comparison` out, and one clear line for every mistake."""
+"""What a comparison says: its sections as types, with their defaults and their bounds."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bench.errors import UserError
+from bench.config.units import Duration, Size, parse_duration
 
-CONFIGS = Path(__file__).parent / "configs"
-
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\s*$")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)\s*$")
-_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _COUNT = re.compile(r"^\s*(\d+)\s*(steps|samples)\s*$")
 _POLICY = re.compile(r"^(fill|knee|fixed:[1-9]\d*)$")
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds from ``45s``, ``10m``, ``24h``, ``250ms`` (a bare number is seconds).
-
-    Raises:
-        ValueError: the text is no duration > 0.
-    """
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        seconds = float(text)
-    else:
-        match = _DURATION.match(str(text))
-        if match is None:
-            raise ValueError(f"{text!r} is no duration; write it as 45s, 10m or 24h")
-        seconds = float(match[1]) * _SECONDS[match[2]]
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"must be > 0 seconds, got {text!r}")
-    return seconds
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes from ``512MiB``, ``2GiB``, ``1.5GB`` (a bare number is bytes).
-
-    Raises:
-        ValueError: the text is no size > 0.
-    """
-    if isinstance(text, int) and not isinstance(text, bool):
-        size = text
-    else:
-        match = _SIZE.match(str(text))
-        if match is None:
-            raise ValueError(f"{text!r} is no size; write it as 512MiB or 2GiB")
-        size = int(float(match[1]) * _BYTES[match[2]])
-    if size <= 0:
-        raise ValueError(f"must be > 0 bytes, got {text!r}")
-    return size
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 class BudgetConfig(BaseModel):
@@ -134,7 +84,7 @@ Efficient-LVSM never lets its rate decay; the protocol wants 0 at the end, so th
 samples of a batch, which it scales in proportion, and here by the square root."""
 
 
-def _with_recipe(training: Mapping[str, Any]) -> dict[str, Any]:
+def with_recipe(training: Mapping[str, Any]) -> dict[str, Any]:
     """Training settings with those of the recipe that they name beneath them."""
     recipe = training.get("recipe")
     return {**(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **training}
@@ -172,7 +122,7 @@ class TrainingConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_recipe(cls, value: Any) -> Any:
-        return _with_recipe(value) if isinstance(value, Mapping) else value
+        return with_recipe(value) if isinstance(value, Mapping) else value
 
 
 class ArmConfig(_Section):
@@ -321,12 +271,12 @@ class Comparison(_Section):
     def training_of(self, arm: ArmConfig) -> TrainingConfig:
         """The comparison's training with the arm's own changes."""
         try:
-            return TrainingConfig.model_validate({**self.training.model_dump(), **_with_recipe(arm.training)})
+            return TrainingConfig.model_validate({**self.training.model_dump(), **with_recipe(arm.training)})
         except ValidationError as error:
-            raise ValueError(_one_line(error, f"arms.{arm.name}.training.")) from None
+            raise ValueError(one_line(error, f"arms.{arm.name}.training.")) from None
 
 
-def _one_line(error: ValidationError, prefix: str = "") -> str:
+def one_line(error: ValidationError, prefix: str = "") -> str:
     """The first mistake as one line: field, message, value."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -337,138 +287,3 @@ def _one_line(error: ValidationError, prefix: str = "") -> str:
         return f"{prefix}{where}: is missing; add it"
     shown = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
     return f"{prefix}{where}{': ' if prefix + where else ''}{message[0].lower() + message[1:]}{shown}"
-
-
-def _layer(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer of configuration with its recipe spelled out, so that it overrides what lies below it, key by key."""
-    training = content.get("training")
-    return {**content, "training": _with_recipe(training)} if isinstance(training, Mapping) else dict(content)
-
-
-def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `change` laid over it, mappings merged key by key."""
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
-    return merged
-
-
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested mapping from ``a.b=c`` strings; values are read as YAML.
-
-    Raises:
-        UserError: a string has no ``=`` or an empty key.
-    """
-    result: dict[str, Any] = {}
-    for text in overrides:
-        path, separator, value = text.partition("=")
-        keys = path.strip().split(".")
-        if not separator or not all(keys):
-            raise UserError(f"--set {text!r}: write it as key.subkey=value")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
-        for key in reversed(keys):
-            parsed = {key: parsed}
-        result = merge(result, parsed)
-    return result
-
-
-def comparison_names() -> dict[str, str]:
-    """Shipped comparisons: name -> description."""
-    return {path.stem: str(_read_yaml(path).get("description", "")) for path in sorted(CONFIGS.glob("*.yaml"))}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is no valid YAML; mend that line") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must be a mapping of keys, see the comparisons under bench/configs")
-    return content
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    """`value`, where a section may also be left empty."""
-    if not isinstance(value, dict | None):
-        raise UserError(f"{where}: must be a mapping of keys, got {value!r}")
-    return value or {}
-
-
-def _find(source: str) -> Path:
-    """File of a shipped comparison's name, or the file itself."""
-    if Path(source).suffix in (".yaml", ".yml"):
-        return Path(source)
-    path = CONFIGS / f"{source}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in CONFIGS.glob("*.yaml")))
-        raise UserError(f"comparison {source!r} is unknown; known: {known}; or give the path of a .yaml file")
-    return path
-
-
-def _read_with_base(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Name and mapping of the file, behind those of the comparison that it names as its ``base``."""
-    content = _read_yaml(path)
-    base = content.pop("base", None)
-    if base is None:
-        return [(path.name, content)]
-    found = path.parent / base if str(base).endswith((".yaml", ".yml")) else _find(str(base))
-    below = _read_yaml(found)
-    if "base" in below:
-        raise UserError(f"{path.name}: base: {base!r} has a base itself; name that one ({below['base']!r}) instead")
-    return [(found.name, below), (path.name, content)]
-
-
-def load(source: str | Path, *, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
-    """Comparison from a shipped name or a YAML file: what it stands on, itself, and `overrides`, each laid over the last.
-
-    Of the file and of its base, the chosen preset's section lies over the rest of the same file.
-
-    Raises:
-        UserError: no such comparison or preset, or a field is wrong; one line that names it.
-    """
-    path = _find(str(source))
-    files = _read_with_base(path)
-    presets = [_mapping(content.pop("presets", None), f"{name}: presets") for name, content in files]
-    known = list(dict.fromkeys(name for section in presets for name in section))
-    own = next((content["preset"] for _, content in reversed(files) if "preset" in content), None)
-    chosen = str(preset or (overrides or {}).get("preset") or own or "tiny")
-    if known and chosen not in known:
-        raise UserError(f"preset {chosen!r} is unknown to {path.name}; it has: {', '.join(known)}")
-    if not known and preset and preset != own:
-        raise UserError(f"preset {preset!r}: {path.name} has no presets; leave the preset out")
-    merged: dict[str, Any] = {}
-    for (name, content), section in zip(files, presets, strict=True):
-        merged = merge(merged, _layer(content))
-        merged = merge(merged, _layer(_mapping(section.get(chosen), f"{name}: presets.{chosen}")))
-    return validate({**merge(merged, _layer(overrides or {})), "preset": chosen}, path.name)
-
-
-def validate(content: Mapping[str, Any], where: str) -> Comparison:
-    """Comparison from a complete mapping.
-
-    Raises:
-        UserError: the first mistake in one line, headed by `where`.
-    """
-    try:
-        return Comparison.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_one_line(error)}") from None
-
-
-def from_text(text: str) -> Comparison:
-    """Inverse of `dump`."""
-    return validate(yaml.safe_load(text), "comparison")
-
-
-def dump(comparison: Comparison) -> str:
-    """The comparison as YAML that `load` reads back to the same value."""
-    return yaml.safe_dump(comparison.model_dump(mode="json"), sort_keys=False, width=100)
