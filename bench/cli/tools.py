@@ -17,7 +17,7 @@ from bench.errors import UserError
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="architectures|tasks|comparisons|presets")],
+    what: Annotated[str, typer.Argument(metavar="architectures|tasks|comparisons|curves|presets")],
     json_output: Json = False,
 ) -> None:
     """List what there is to compare."""
@@ -34,6 +34,7 @@ def list_(
         },
         "tasks": lambda: {name: entry.summary for name, entry in registry.TASKS.items()},
         "comparisons": config.comparison_names,
+        "curves": _curves,
         "presets": lambda: presets,
     }
     if what not in known:
@@ -44,6 +45,12 @@ def list_(
         return
     for name, summary in found.items():
         print(f"{name:24} {summary}")
+
+
+def _curves() -> dict[str, str]:
+    from bench.experiment.scaling.curves import curve_titles
+
+    return curve_titles()
 
 
 @app.command()

@@ -27,7 +27,7 @@ FEWEST = 4
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CallName(_Section):
@@ -73,6 +73,8 @@ class CostCurve(_Curve):
     """Sizes of a batch whose product is the axis; the first is varied."""
     values: tuple[int, ...]
     """Of the first size of `axis`."""
+    counted_values: tuple[int, ...] | None = None
+    """The same of the counted rows, which cost next to nothing at any size; null: `values`."""
     timed_at: dict[str, int] = {}
     """The other sizes of a timed call."""
     counted_at: dict[str, int] = {}
@@ -82,10 +84,10 @@ class CostCurve(_Curve):
     form: Literal["cost", "cost-with-offset"] = "cost"
     """``b x^c``, or ``a + b x^c``."""
 
-    @field_validator("values")
+    @field_validator("values", "counted_values")
     @classmethod
-    def _ascend(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        return _ascending(values)
+    def _ascend(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return values and _ascending(values)
 
     @model_validator(mode="after")
     def _consistent(self) -> CostCurve:
@@ -141,7 +143,11 @@ class QualityCurve(_Curve):
     @field_validator("points")
     @classmethod
     def _ascend(cls, points: tuple[QualityPoint, ...]) -> tuple[QualityPoint, ...]:
-        _ascending(tuple(point.value for point in points))
+        values = _ascending(tuple(point.value for point in points))
+        if len({f"{value:g}" for value in values}) < len(values):
+            raise ValueError(
+                f"values must differ in their first six digits, which name their folders, got {list(values)}"
+            )
         return points
 
     @model_validator(mode="after")

@@ -169,11 +169,18 @@ def test_wrong_settings_are_one_line(tmp_path: Path, cache: Path, wrong: dict[st
         start(tmp_path / "result", cache, **{**QUICK, "pretraining": {**PRETRAINING, **wrong}})
 
 
-def test_errors_of_options_that_pretraining_changes_name_them() -> None:
+def test_errors_of_options_that_pretraining_changes_name_them(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    asked = {**QUICK, "pretraining": {**PRETRAINING, "task": {"train_scenes": 2}}}
+    session = start(tmp_path / "result", cache, **asked)
     for line, told in (
-        ("task.length must be 9", "pretraining.task.length must be 9"),
-        ("task.path: gone", "task.path: gone"),
+        ("task.train_scenes must be 9", "pretraining.task.train_scenes must be 9"),
+        ("task.data_path: gone", "task.data_path: gone"),
     ):
-        with pytest.raises(UserError) as error, pretraining._own_options({"length"}):
+
+        def prepare(*_: object, line: str = line) -> None:
             raise UserError(line)
+
+        monkeypatch.setattr(type(session.task), "prepare", prepare)
+        with pytest.raises(UserError) as error:
+            pretraining.find_or_train(session)
         assert str(error.value) == told

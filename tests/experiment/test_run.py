@@ -272,5 +272,5 @@ def test_publish_refuses_what_is_published_tampered_with_or_unfinished(
     assert "not finished" in isochron("publish", folder, "--to", to, "--replace").line
     assert sorted(path.name for path in to.rglob("*")) == before
     shutil.rmtree(to)
-    assert "holds neither" in isochron("publish", tmp_path, "--to", to).line
+    assert "holds no comparison.json" in isochron("publish", tmp_path, "--to", to).line
     assert not to.exists()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +18,16 @@ from bench.engine.blocks import Interrupted
 from bench.errors import UserError
 from bench.experiment import scaling
 from bench.experiment.efficiency import SweptEfficiency, task_efficiency
+from bench.experiment.efficiency.count import count
 from bench.experiment.scaling.curves import read_curve, read_curves, shipped
 from bench.report import verify
 from bench.report.publish import publish
 from bench.store.efficiency import open_efficiency
+from bench.store.files import write_json
 from bench.store.read import open_comparison
 from bench.store.scaling import CostCurve, QualityCurve, open_scaling
+from bench.store.write import ComparisonFolder
+from tests.experiment import helpers
 from tests.experiment.helpers import isochron, load, write_yaml
 
 COST = {
@@ -91,6 +100,7 @@ def test_the_default_curves_show_what_is_promised():
         ({"axis": ["input_views", "target"]}, "timed_at: 'target' is a part of the axis; give its size"),
         ({"timed_at": {"input_views": 1}}, "timed_at: 'input_views' is what varies; give its values under 'values'"),
         ({"form": "cubic"}, "form: "),
+        ({"counted_values": [1, 2]}, "counted_values: must be at least 4 ascending numbers > 0, got [1, 2]"),
     ],
 )
 def test_a_mistake_in_a_curve_is_one_line_with_its_field(tmp_path, changes, said):
@@ -135,9 +145,9 @@ def test_a_budget_scales_an_axis_that_is_the_budget(tmp_path, cache):
     curve = next(curve for curve in read_curves() if isinstance(curve, QualityCurve))
     started = scaling.start([curve], tmp_path / "out", budget="60s", seeds=2, device="cpu", cache_dir=cache)
     points = started.record.curves[0].points
-    assert [point.value for point in points] == pytest.approx([7.5, 15, 30, 60])
+    assert [point.value for point in points] == pytest.approx([10, 20, 30, 40, 60])
     comparison = scaling.comparison_of(started.record.curves[0], points[0])
-    assert (comparison.budget.amount, comparison.seeds, comparison.device) == (7.5, (0, 1), "cpu")
+    assert (comparison.budget.amount, comparison.seeds, comparison.device) == (10.0, (0, 1), "cpu")
     with pytest.raises(UserError, match="the axis of nvs-budget is seconds; give a duration"):
         scaling.start([curve], tmp_path / "other", budget="200 steps", cache_dir=cache)
 
@@ -187,7 +197,138 @@ def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_pa
     assert load(target / "scaling.json")["curves"][1]["comparison"] == "elsewhere/planted.yaml"
     assert not any(target.rglob("checkpoint.safetensors"))
     assert "is finished; nothing to measure" in isochron("scaling-curve", "--out", folder).out
+    for name in (
+        "manifest.json",
+        "costs/views/manifest.json",
+        "points/width/8/manifest.json",
+        "points/width/8/table.tex",
+        "points/width/16/table.tex",
+    ):
+        (folder / name).unlink()  # as if it had been killed just before it wrote them
+    write_json(folder / "scaling.json", {**load(folder / "scaling.json"), "status": "running"})
+    weights = (folder / "points" / "width" / "8" / "runs" / "plain" / "seed-0" / "run.json").read_bytes()
+    again = isochron("scaling-curve", "--out", folder)
+    assert again.code == 0, again.err
+    assert (folder / "points" / "width" / "8" / "runs" / "plain" / "seed-0" / "run.json").read_bytes() == weights
+    assert verify.verify(folder).problems == []
+    (folder / "manifest.json").unlink()
+    assert isochron("scaling-curve", "--out", folder).code == 0
+    assert verify.verify(folder).problems == []
     assert "give it alone to go on" in isochron("scaling-curve", "--seeds", 2, "--out", folder).line
+
+
+def test_killed_in_a_call_and_in_a_run_it_goes_on_to_a_folder_that_verifies(tmp_path, cache):
+    curves = []
+    for name, content in (("views", COST), ("width", quality(tmp_path))):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        curves.append(read_curve(tmp_path / f"{name}.yaml"))
+    folder = tmp_path / "out"
+    scaling.start(curves, folder, device="cpu", cache_dir=cache)
+    timed, trained = folder / "costs/views/timings.jsonl", folder / "points/width/8/runs/plain/seed-0/events.jsonl"
+    for watched in (timed, trained):
+        err = tmp_path / f"err-{watched.stem}"
+        with helpers.process("scaling-curve", "--out", folder, "--quiet", cache=cache, err=err) as child:
+            while child.is_alive() and not (watched.exists() and watched.read_bytes().count(b"\n") >= 2):
+                time.sleep(0.005)
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+        assert (child.exitcode, err.read_text()) == (-signal.SIGKILL, "")
+        assert load(folder / "scaling.json")["status"] == "running"
+        assert isochron("verify", folder).code == 1
+    done = isochron("scaling-curve", "--out", folder)
+    assert done.code == 0, done.err
+    assert verify.verify(folder).problems == []
+
+
+def test_a_point_that_diverges_stays_in_the_table_and_reaches_the_exit_code(tmp_path, cache):
+    content = quality(tmp_path)
+    content["points"][1]["set"]["training"] = {"learning_rate": 1e30, "gradient_clip": 0.0, "optimizer": "sgd"}
+    (tmp_path / "width.yaml").write_text(yaml.safe_dump(content))
+    done = isochron("scaling-curve", tmp_path / "width.yaml", "--device", "cpu", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "seed 0: diverged" in done.err
+    said = (tmp_path / "out" / "paper" / "scaling.md").read_text()
+    assert "Left out or in doubt: plain at 8, seed 0: diverged" in said
+    assert "too few points" in said
+    assert verify.verify(tmp_path / "out").problems == []
+
+
+def test_a_full_disk_is_one_line_and_the_folder_can_be_gone_on_with(tmp_path, cache, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "views.yaml").write_text(yaml.safe_dump(COST))
+    scaling.start([read_curve(tmp_path / "views.yaml")], tmp_path / "out", device="cpu", cache_dir=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.store.files.os.fsync", full)
+        assert "the disk is full; free some space" in isochron("scaling-curve", "--out", tmp_path / "out").line
+    assert isochron("scaling-curve", "--out", tmp_path / "out", "-q").code == 0
+    assert verify.verify(tmp_path / "out").problems == []
+    (tmp_path / "out" / "paper" / "views-fits.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.store.files.os.fsync", full)
+        assert "the disk is full" in isochron("scaling-curve", "--out", tmp_path / "out").line
+    assert not (tmp_path / "out" / "paper" / "views-fits.csv").exists()
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path, cache):
+    (tmp_path / "views.yaml").write_text(yaml.safe_dump(COST))
+    made = scaling.start([read_curve(tmp_path / "views.yaml")], tmp_path / "out", device="cpu", cache_dir=cache)
+    with ComparisonFolder(made.folder).locked():
+        assert "another process is at work on it" in isochron("scaling-curve", "--out", made.folder).line
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference": "single"}, "curve width, point 4: reference: 'single' is none of the arms plain"),
+        ({"metric": "beauty"}, "curve width, point 4: metric: 'beauty' is none of psnr"),
+        ({"set": {"task": {"frames": 3}}}, "task.frames: unknown option"),
+    ],
+)
+def test_what_a_point_lacks_is_told_before_anything_runs(tmp_path, cache, changes, said):
+    (tmp_path / "width.yaml").write_text(yaml.safe_dump({**quality(tmp_path), **changes}))
+    curve = read_curve(tmp_path / "width.yaml")
+    with pytest.raises(UserError, match=re.escape(said)):
+        scaling.start([curve], tmp_path / "out", cache_dir=cache)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"arms": [{"name": "a", "timed": {"label": "single"}}]},
+            "arms: timed: no call 'single' (mode 'full') here; known: ",
+        ),
+        ({"timed_at": {}}, "timed_at: needs the size 'target_views'; add it"),
+        ({"axis": ["frames"], "timed_at": {"input_views": 2, "target_views": 1}}, "axis: no call depends on 'frames'"),
+        ({"preset": "huge"}, "preset: must be one of tiny, small, paper, got 'huge'"),
+        (
+            {"arms": [{"name": "a", "counted": {"label": "efficient-lvsm"}}], "axis": ["frames"]},
+            "no row 'efficient-lvsm' (mode 'full') is counted",
+        ),
+    ],
+)
+def test_what_a_task_does_not_measure_is_told_before_anything_runs(tmp_path, cache, changes, said):
+    curve = read_curve(write_curve(tmp_path / "mine.yaml", **changes))
+    with pytest.raises(UserError, match=re.escape(said)):
+        scaling.start([curve], tmp_path / "out", device="cpu", cache_dir=cache)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_counted_at_sizes_that_the_task_does_not_list_itself():
+    curve = read_curve(shipped()["mae-tokens"])
+    whole = task_efficiency("hydrology")
+    swept = SweptEfficiency(whole, scaling.sweep_of(curve))
+    listed = {(row.label, *sorted(row.sizes.items())) for row in whole.rows}
+    ours = {row.sizes["days"]: row for row in swept.rows if row.label == "mae"}
+    assert sorted(ours) == list(curve.counted_values)
+    assert any(("mae", *sorted(row.sizes.items())) not in listed for row in ours.values())
+    known = next(row for row in whole.rows if row.label == "mae" and ours[12].sizes.items() <= row.sizes.items())
+    assert count("hydrology", ours[12]) == count("hydrology", known)
+    taken = replace(ours[60], sizes={**ours[60].sizes, "days": 12})
+    assert count("hydrology", taken) == count("hydrology", known)
 
 
 def test_curves_of_stored_measurements_are_drawn_without_measuring(tmp_path):

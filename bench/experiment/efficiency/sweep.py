@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,9 @@ class Sweep:
     counted: frozenset[tuple[str, str]]
     """Label and mode of the rows that are counted,"""
     at: tuple[Sizes, ...]
-    """at these sizes (and maybe more)."""
+    """at these sizes (and maybe more); where the task counts none there, one of its own is taken to that size."""
+    varied: str
+    """The size that differs among `at`."""
 
 
 class SweptEfficiency:
@@ -41,13 +43,38 @@ class SweptEfficiency:
         self._whole, self._sweep = whole, sweep
         self.training, self.rounds, self.limit_seconds = whole.training, whole.rounds, whole.limit_seconds
         self.rows: Sequence[Row] = tuple(
-            row
-            for row in whole.rows
-            if (row.label, row.mode) in sweep.counted and any(at.items() <= row.sizes.items() for at in sweep.at)
+            self._row(label, mode, at) for label, mode in sorted(sweep.counted) for at in sweep.at
         )
-        if missing := sweep.counted - {(row.label, row.mode) for row in self.rows}:
-            label, mode = min(missing)
-            raise UserError(f"{sweep.name}: arms: counted: no row {label!r} (mode {mode!r}) at these values is counted")
+
+    def _row(self, label: str, mode: str, at: Sizes) -> Row:
+        rows = [row for row in self._whole.rows if (row.label, row.mode) == (label, mode)]
+        others = {key: size for key, size in at.items() if key != self._sweep.varied}
+        for wanted in (at, others):
+            for row in rows:
+                if wanted.items() <= row.sizes.items() and self._sweep.varied in row.sizes:
+                    return replace(row, sizes={**row.sizes, **at})
+        where = f" at {', '.join(f'{key} {size}' for key, size in others.items())}" if rows and others else ""
+        raise UserError(f"{self._sweep.name}: arms: counted: no row {label!r} (mode {mode!r}){where} is counted")
+
+    def check(self, preset: str) -> None:
+        """Raise what `calls` would, and refuse an axis on which nothing depends; makes the calls on the meta device.
+
+        Raises:
+            UserError: the task makes no such call, needs another size, or makes the same calls all along the axis.
+        """
+        if not self._sweep.groups:
+            return
+        with torch.device("meta"):
+            models = self.models(preset)
+        meta = torch.device("meta")
+        made = [
+            [(call.label, call.mode, call.flops, call.extent) for call in self.calls(models, sizes, preset, meta, 0)]
+            for sizes in self._sweep.groups
+        ]
+        if all(calls == made[0] for calls in made):
+            raise UserError(
+                f"{self._sweep.name}: axis: no call depends on {self._sweep.varied!r}; name a size of the task's"
+            )
 
     def groups(self, preset: str) -> tuple[Sizes, ...]:
         """Those of the sweep, whatever the preset."""

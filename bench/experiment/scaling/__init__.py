@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from bench.errors import UserError
 from bench.experiment import efficiency, execute, resolve
 from bench.experiment.efficiency.sweep import Sweep
 from bench.experiment.scaling.curves import read_curves
+from bench.experiment.scaling.outlook import Outlook, Piece
 from bench.store.efficiency import RENDERED, open_efficiency
-from bench.store.files import read_json, write_json
+from bench.store.files import MANIFEST, read_json, write_json, write_manifest
 from bench.store.provenance import code_hash
 from bench.store.read import open_comparison
 from bench.store.scaling import (
@@ -33,6 +34,8 @@ from bench.store.scaling import (
 from bench.store.write import ComparisonFolder
 
 AnyCurve = CostCurve | QualityCurve
+TABLE = "table.tex"
+"""Is written last of a point's tables."""
 
 
 def start(
@@ -69,7 +72,7 @@ def start(
         if isinstance(curve, QualityCurve):
             _check_points(curve, cache_dir)
         else:
-            efficiency.SweptEfficiency(efficiency.task_efficiency(curve.task), sweep_of(curve))
+            _check_costs(curve, str(where))
     return _write(folder, asked, _device(str(where)), {"device_asked": str(where)})
 
 
@@ -123,7 +126,7 @@ def go_on(
     with ComparisonFolder(folder).locked():
         if scaling.record.status == "finished":
             console.say(f"{folder}: is finished; nothing to measure")
-            return scaling
+            return scaling if (folder / MANIFEST).is_file() else _finish(scaling)
         raw = read_json(folder / RECORD)
         if "device_asked" not in raw:
             raise UserError(f"{folder}: was being drawn from stored measurements; delete it and give --from again")
@@ -132,30 +135,32 @@ def go_on(
                 f"{folder}: was started by other code; check out that code, or give another folder with --out"
             )
         try:
-            for curve in scaling.record.curves:
-                console.say(f"{curve.title} ({curve.name})")
-                if isinstance(curve, CostCurve):
-                    efficiency.measure(
-                        curve.task,
-                        preset=curve.preset,
-                        device=raw["device_asked"],
-                        out=scaling.costs(curve),
-                        console=console,
-                        stop_requested=stop_requested,
-                        sweep=sweep_of(curve),
-                    )
-                    continue
-                for point in curve.points:
-                    if stop_requested():
-                        raise Interrupted
-                    _run_point(
-                        curve,
-                        point,
-                        scaling.point(curve, point),
-                        console=console,
-                        cache_dir=cache_dir,
-                        stop_requested=stop_requested,
-                    )
+            work = list(_work(scaling))
+            outlook = Outlook([piece for *_, piece in work])
+            for number, (curve, point, piece) in enumerate(work):
+                if stop_requested():
+                    raise Interrupted
+                with outlook.at(number) as line:
+                    if piece.done:
+                        continue
+                    console.say(line)
+                    if isinstance(curve, CostCurve):
+                        _measure_costs(
+                            curve,
+                            scaling.costs(curve),
+                            raw["device_asked"],
+                            console=console,
+                            stop_requested=stop_requested,
+                        )
+                    else:
+                        _run_point(
+                            curve,
+                            point,
+                            scaling.point(curve, point),
+                            console=console,
+                            cache_dir=cache_dir,
+                            stop_requested=stop_requested,
+                        )
         except Interrupted:
             raise Interrupted(f"stopped and saved; go on with `isochron scaling-curve --out {folder}`") from None
         return _finish(scaling)
@@ -189,26 +194,48 @@ def sweep_of(curve: CostCurve) -> Sweep:
         groups,
         frozenset((call.label, call.mode) for call in timed),
         frozenset((row.label, row.mode) for row in counted),
-        tuple({**curve.counted_at, first: value} for value in curve.values),
+        tuple({**curve.counted_at, first: value} for value in curve.counted_values or curve.values),
+        first,
     )
+
+
+def _work(scaling: Scaling) -> Iterator[tuple[AnyCurve, Any, Piece]]:
+    """Curve, point (of quality) and piece, in the order in which they are measured."""
+    for number, curve in enumerate(scaling.record.curves, start=1):
+        if isinstance(curve, CostCurve):
+            done = (scaling.costs(curve) / MANIFEST).is_file()
+            yield curve, None, Piece(number, f"{curve.title} ({curve.name})", None, trains=False, done=done)
+            continue
+        for place, point in enumerate(curve.points, start=1):
+            comparison = resolve.expand(comparison_of(curve, point))
+            runs = len(comparison.arms) * len(comparison.batch) * len(comparison.seeds)
+            charged = runs * comparison.budget.amount if comparison.budget.unit == "seconds" else None
+            name = f"{curve.title} ({curve.name}), point {place} of {len(curve.points)}, {point.value:g}"
+            done = (scaling.point(curve, point) / TABLE).is_file()
+            yield curve, point, Piece(number, name, charged, trains=True, done=done)
+
+
+def _measure_costs(curve: CostCurve, folder: Path, device: str, **parts: Any) -> None:
+    """Measure a cost curve, or what is left of it."""
+    efficiency.measure(curve.task, preset=curve.preset, device=device, out=folder, sweep=sweep_of(curve), **parts)
+    if not (folder / MANIFEST).is_file():  # cut short behind the last measurement
+        write_manifest(folder, exclude=(".lock",))
 
 
 def _run_point(curve: QualityCurve, point: QualityPoint, folder: Path, **parts: Any) -> None:
     """Run a point's comparison, or what is left of it, and set its table and figures."""
     from bench.report import plots, tables
 
-    if (folder / "comparison.json").is_file() and open_comparison(folder).record.status == "finished":
-        return
-    parts["console"].say(f"{curve.axis_label}: point {point.value:g}")
-    if (folder / "provenance" / "git.json").is_file():
-        session = execute.reopen(folder, **parts)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)  # what a start that was cut short has left
-        session = execute.start(comparison_of(curve, point), folder, **parts)
-    session.execute()
+    if not (folder / MANIFEST).is_file():
+        if (folder / "provenance" / "git.json").is_file():
+            session = execute.reopen(folder, **parts)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # what a start that was cut short has left
+            session = execute.start(comparison_of(curve, point), folder, **parts)
+        session.execute()
     made = open_comparison(folder)
-    tables.write(made, folder)
     plots.write(made, folder)
+    tables.write(made, folder)  # last: it tells that the point is done
 
 
 def _changed(curve: AnyCurve, budget: str | None, overrides: Mapping[str, Any]) -> AnyCurve:
@@ -235,7 +262,21 @@ def _check_points(curve: QualityCurve, cache_dir: Path) -> None:
     """Raise the first mistake of any point before hours have gone into another."""
     for point in curve.points:
         comparison = resolve.expand(comparison_of(curve, point))
-        resolve.make_task(comparison, cache_dir)
+        metrics = [metric.name for metric in resolve.make_task(comparison, cache_dir).metrics]
+        where = f"curve {curve.name}, point {point.value:g}"
+        if curve.metric and curve.metric not in metrics:
+            raise UserError(f"{where}: metric: {curve.metric!r} is none of {', '.join(metrics)}")
+        arms = [arm.name for arm in comparison.arms]
+        if curve.reference and curve.reference not in arms:
+            raise UserError(f"{where}: reference: {curve.reference!r} is none of the arms {', '.join(arms)}")
+
+
+def _check_costs(curve: CostCurve, device: str) -> None:
+    """Raise a mistake in a curve of costs before anything is measured: a call, a row or a size that the task does not have."""
+    preset = curve.preset or ("paper" if device.startswith("cuda") else "tiny")
+    if preset not in efficiency.PRESETS:
+        raise UserError(f"{curve.name}: preset: must be one of {', '.join(efficiency.PRESETS)}, got {preset!r}")
+    efficiency.SweptEfficiency(efficiency.task_efficiency(curve.task), sweep_of(curve)).check(preset)
 
 
 def _device(device: str) -> dict[str, Any]:

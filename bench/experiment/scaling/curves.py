@@ -21,6 +21,12 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CURVES.glob("*.yaml"))}
 
 
+def curve_titles() -> dict[str, str]:
+    """Shipped curves: name -> title, and whether it is run where none is named."""
+    curves = [read_curve(path) for path in shipped().values()]
+    return {curve.name: f"{curve.title} ({curve.kind}{', default' if curve.default else ''})" for curve in curves}
+
+
 def read_curves(names: Sequence[str] = ()) -> tuple[CostCurve | QualityCurve, ...]:
     """The curves of these names or files; without any those that are shipped as the default, costs first.
 

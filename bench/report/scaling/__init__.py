@@ -13,21 +13,23 @@ from bench.report.scaling.fits import Fit, fit_curve
 from bench.report.scaling.series import CurveData, read_curve_data
 from bench.report.scaling.tables import make_tables, sentences
 from bench.store.efficiency import RENDERED
+from bench.store.files import write_bytes
 from bench.store.scaling import open_scaling
 
 
-def write(folder: Path) -> list[Path]:
-    """Write ``scaling.md``, a ``.tex`` and a ``.csv`` for each table, and a figure for each curve, below ``paper``.
+def write(folder: Path, out: Path | None = None) -> list[Path]:
+    """Write ``scaling.md``, a ``.tex`` and a ``.csv`` for each table, and a figure for each curve, into `out`.
+
+    By default that is the subfolder ``paper``.
 
     Raises:
         UserError: the folder holds no finished curves.
     """
-    place = folder / RENDERED
-    place.mkdir(parents=True, exist_ok=True)
+    place = out or folder / RENDERED
     curves = list(_read(folder))
     paths = []
     for name, content in _contents(curves).items():
-        (place / name).write_text(content, encoding="utf-8", newline="\n")
+        write_bytes(place / name, content.encode())
         paths.append(place / name)
     with plots.style():
         for data, fits in curves:
@@ -44,16 +46,6 @@ def render(folder: Path) -> dict[str, str]:
         UserError: the folder holds no finished curves.
     """
     return _contents(list(_read(folder)))
-
-
-def differences(folder: Path) -> list[str]:
-    """Names of the stored tables that do not follow from the records; absent ones too."""
-    wrong = []
-    for name, content in render(folder).items():
-        path = folder / RENDERED / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != content:
-            wrong.append(name)
-    return wrong
 
 
 def summary(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The figure of a curve: a panel a quantity, both axes logarithmic, points with intervals, and the laws through them."""
+"""The figure of a curve: a panel a quantity, points with intervals, and the laws through them; costs on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from bench.report import plots
 from bench.report.scaling.fits import Fit
-from bench.report.scaling.series import CurveData, Panel, Point
-from bench.stats import PowerLaw
+from bench.report.scaling.series import CurveData, Panel
+from bench.stats import Estimate, PowerLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TICKS = (1, 2, 5)
 LETTERS_AN_INCH = 14
 """Of the title."""
+FEW_DECADES = 300
+"""A cost whose largest is no more than this times the smallest has three ticks a decade, others one."""
 NAMED_PLACES = 7
 """A panel with no more places than this names each on its axis."""
 
@@ -57,17 +59,17 @@ def _draw_arm(ax: Axes, fit: Fit, style: tuple[Any, str, Any]) -> None:
     colour, marker, line = style
     points = fit.series.points
     for point in points:
-        held_out = point is points[-1] and fit.held is not None
-        reach = _reach(point)
-        ax.errorbar([point.x], [point.estimate.value], yerr=reach, color=colour, marker=marker, markersize=5, capsize=2.5,
+        held_out = point is points[-1] and fit.law is not None
+        middle = fit.quantity.at(point)
+        ax.errorbar([point.x], [middle.value], yerr=_reach(middle), color=colour, marker=marker, markersize=5, capsize=2.5,
                     linewidth=1, markerfacecolor="white" if held_out else colour, zorder=3)  # fmt: skip
     if fit.law is not None:
         x = np.geomspace(points[0].x, points[-1].x, 100)
         ax.plot(x, _curve(fit.law, x), color=colour, linestyle=line, linewidth=1.2, zorder=2)
 
 
-def _reach(point: Point) -> list[list[float]] | None:
-    value, interval, _ = point.estimate
+def _reach(middle: Estimate) -> list[list[float]] | None:
+    value, interval, _ = middle
     return None if interval is None else [[value - interval.low], [interval.high - value]]
 
 
@@ -77,29 +79,37 @@ def _curve(law: PowerLaw, x: Any) -> Any:
 
 
 def _label(ax: Axes, data: CurveData, panel: Panel) -> None:
-    from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    cost = data.curve.form != "saturating"
     places = sorted({point.x for series in panel.series for point in series.points})
-    positive = all(point.estimate.value > 0 for series in panel.series for point in series.points)
     ax.set_xscale("log")
     if len(places) <= NAMED_PLACES:
         ax.xaxis.set_major_locator(FixedLocator(places))
         ax.xaxis.set_minor_locator(NullLocator())
     else:  # every arm has places of its own: parameters, FLOPs
         ax.xaxis.set_major_locator(LogLocator(subs=TICKS))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}" if places[-1] < 1e5 else "{x:.0e}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(_short))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    if positive:
+    if data.curve.form == "saturating":  # a quality hardly spans a decade
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    else:
         ax.set_yscale("log")
-    if not cost:  # a quality hardly spans a decade: ticks at round numbers
-        ax.yaxis.set_major_locator(MaxNLocator(6))
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        low, high = ax.get_ylim()
+        ax.yaxis.set_major_locator(LogLocator(subs=TICKS if high < FEW_DECADES * low else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(_short))
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(data.curve.axis_label, fontsize=8.5)
     ax.set_ylabel(panel.quantity.label, fontsize=8.5)
     ax.tick_params(labelsize=8)
     ax.grid(which="major", linewidth=0.5, color="0.9")
+
+
+def _short(value: float, _: int) -> str:
+    """``0.5``, ``2,820``, ``1.2M``, ``3T``."""
+    for factor, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:g}{name}"
+    return f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
 
 
 def _legend(figure: Figure, arms: list[str]) -> None:

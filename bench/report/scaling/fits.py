@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.report.scaling.series import CurveData, Panel, Point, Quantity, Series
-from bench.stats import Estimate, Form, HeldOut, PowerLaw, fit_power_law, mean_interval, predict_largest
+from bench.stats import Estimate, Form, HeldOut, Interval, PowerLaw, fit_power_law, median_interval, predict_largest
+from bench.store.scaling import FEWEST
 
 EXACT = 0.01
 """A law describes numbers without scatter where it misses the largest by no more than this share of it."""
+PARAMETERS = {"cost": 2, "cost-with-offset": 3, "saturating": 3}
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,28 @@ class Fit:
 
     @property
     def law(self) -> PowerLaw | None:
-        """The law itself."""
-        return self.held.law if self.held else None
+        """The law itself; None where the points are a step, which no law predicts anything of."""
+        return None if self.held is None or self.is_step else self.held.law
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the exponent lies at the upper end of its range: flat, and then a single rise."""
+        return self.held is not None and self.held.law.at_bound and self.held.law.exponent.value > 1
+
+    @property
+    def is_logarithm(self) -> bool:
+        """Whether the exponent lies at the lower end of its range, where a law is a logarithm and has none to tell."""
+        return self.held is not None and self.held.law.at_bound and not self.is_step
+
+    @property
+    def freedom(self) -> int | None:
+        """Fitted points less parameters: with 0 the law goes through all of them, and the largest point alone tests it."""
+        return None if self.law is None else self.law.points - PARAMETERS[self.form]
 
     @property
     def miss(self) -> Estimate | None:
         """Measured minus predicted as a share of what was measured."""
-        if self.held is None or not self.held.measured:
+        if self.held is None or self.is_step or not self.held.measured:
             return None
         value, interval, number = self.held.miss
         scale = abs(self.held.measured)
@@ -55,12 +73,14 @@ class Fit:
     def verdict(self) -> str:
         """The same in words."""
         if self.held is None:
-            return "too few points, or all alike: no fit"
-        if self.held.law.at_bound:
-            return "no power law: the exponent lies at the end of its range"
+            few = len(self.series.points) < FEWEST
+            return "too few points: no fit" if few else "the same at every fitted point: no fit"
+        if self.is_step:
+            return "no power law: flat, then a step"
+        kind = "a logarithm: " if self.is_logarithm else ""
         if self.describes is None:
-            return "one replicate a point: no interval to judge by"
-        return "not contradicted" if self.describes else "contradicted"
+            return f"{kind}too few replicates a point: no interval to judge by"
+        return f"{kind}{'not contradicted' if self.describes else 'contradicted'}"
 
 
 def fit_curve(data: CurveData) -> list[Fit]:
@@ -74,17 +94,16 @@ def fit_panel(data: CurveData, panel: Panel) -> list[Fit]:
     reference = next((series for series in panel.series if series.arm == data.reference), None)
     made = []
     for series in panel.series:
-        held = predict_largest(
-            [point.x for point in series.points],
-            [list(point.replicates.values()) for point in series.points],
-            form=form,
-        )
-        other = None if reference is None or series is reference else difference(series, reference, form)
-        made.append(Fit(panel.quantity, series, form, held, other, None if form == "saturating" else end_slope(series)))
+        held = _of_rounds(series, form) if panel.quantity.centre is median_interval else _of_seeds(series, form)
+        other = None
+        if reference is not None and series is not reference:
+            other = difference(series, reference, form, panel.quantity)
+        end = None if form == "saturating" else end_slope(series, panel.quantity)
+        made.append(Fit(panel.quantity, series, form, held, other, end))
     return made
 
 
-def difference(series: Series, reference: Series, form: Form) -> Estimate | None:
+def difference(series: Series, reference: Series, form: Form, quantity: Quantity) -> Estimate | None:
     """Exponent of `series` minus that of `reference`, fitted for every round or seed that all points have.
 
     Both are fitted at the values that both have, without the largest. None where no round allows a fit.
@@ -95,24 +114,64 @@ def difference(series: Series, reference: Series, form: Form) -> Estimate | None
     if len(shared) < 3:
         return None
     pair = [ours[value] for value in shared], [theirs[value] for value in shared]
-    rounds = set.intersection(*(set(point.replicates) for points in pair for point in points))
     found = []
-    for number in sorted(rounds):
+    for number in _shared([*pair[0], *pair[1]]):
         laws = [_single(points, number, form) for points in pair]
         if all(law is not None and not law.at_bound for law in laws):
             found.append(laws[0].exponent.value - laws[1].exponent.value)  # type: ignore[union-attr]
-    return mean_interval(found) if found else None
+    return quantity.centre(found) if found else None
 
 
-def end_slope(series: Series) -> Estimate | None:
+def end_slope(series: Series, quantity: Quantity) -> Estimate | None:
     """Slope of log value over log x between the two largest points, over the rounds that both have."""
     if len(series.points) < 2:
         return None
     before, last = series.points[-2:]
     run = math.log(last.x / before.x)
-    rounds = sorted(before.replicates.keys() & last.replicates.keys())
-    slopes = [float(np.log(last.replicates[each] / before.replicates[each])) / run for each in rounds]
-    return mean_interval(slopes) if slopes else None
+    slopes = [float(np.log(last.replicates[each] / before.replicates[each])) / run for each in _shared([before, last])]
+    return quantity.centre(slopes) if slopes else None
+
+
+def _of_seeds(series: Series, form: Form) -> HeldOut | None:
+    """A law through the means, whose intervals come from drawing the seeds anew."""
+    return predict_largest(_x(series), [list(point.replicates.values()) for point in series.points], form=form)
+
+
+def _of_rounds(series: Series, form: Form) -> HeldOut | None:
+    """A law through the medians. Every round gives a law of its own, and they the intervals, as of a median."""
+    x, points = _x(series), series.points
+    held = predict_largest(x, [float(np.median(list(point.replicates.values()))) for point in points], form=form)
+    if held is None:
+        return None
+    fitted = [predict_largest(x, [point.replicates[each] for point in points], form=form) for each in _shared(points)]
+    rounds = [each for each in fitted if each is not None]
+
+    def spread(middle: Estimate, values: Sequence[float]) -> Estimate:
+        found = median_interval(values).interval
+        interval = found and Interval(min(found.low, middle.value), max(found.high, middle.value))
+        return Estimate(middle.value, interval, len(values))
+
+    law = replace(
+        held.law,
+        offset=spread(held.law.offset, [each.law.offset.value for each in rounds]),
+        scale=spread(held.law.scale, [each.law.scale.value for each in rounds]),
+        exponent=spread(held.law.exponent, [each.law.exponent.value for each in rounds]),
+    )
+    return replace(
+        held,
+        law=law,
+        predicted=spread(held.predicted, [each.predicted.value for each in rounds]),
+        miss=spread(held.miss, [each.miss.value for each in rounds]),
+    )
+
+
+def _x(series: Series) -> list[float]:
+    return [point.x for point in series.points]
+
+
+def _shared(points: Sequence[Point]) -> list[int]:
+    """Rounds or seeds that all of them have."""
+    return sorted(set.intersection(*(set(point.replicates) for point in points)))
 
 
 def _single(points: list[Point], number: int, form: Form) -> PowerLaw | None:

@@ -10,7 +10,7 @@ from bench.contracts import Metric
 from bench.errors import UserError
 from bench.report.paper.quantities import memory
 from bench.report.summary import ArmSummary, summarise
-from bench.stats import Estimate, mean_interval
+from bench.stats import Estimate, mean_interval, median_interval
 from bench.store.efficiency import Call, Efficiency, open_efficiency
 from bench.store.read import open_comparison
 from bench.store.scaling import CallName, CostCurve, QualityCurve, Scaling
@@ -29,9 +29,15 @@ class Quantity:
     """Whether it has no scatter: a count, or bytes."""
     digits: int = 3
     """Significant ones of a cost, digits behind the point of a quality."""
+    centre: Callable[[list[float]], Estimate] = mean_interval
+    """Of replicates: the median of rounds, as in all tables of timed calls, and the mean of seeds, as in those of trained arms."""
+
+    def at(self, point: Point) -> Estimate:
+        """Middle of a point's replicates, with its interval."""
+        return self.centre(list(point.replicates.values()))
 
 
-LATENCY = Quantity("latency_ms", "latency (ms)", exact=False)
+LATENCY = Quantity("latency_ms", "latency (ms)", exact=False, centre=median_interval)
 MEMORY = Quantity("memory_mib", "memory (MiB)", exact=True)
 FLOPS = Quantity("gflops", "GFLOPs (1 MAC = 2 FLOPs)", exact=True)
 
@@ -49,11 +55,6 @@ class Point:
     parameters: int | None = None
     training_flops: float | None = None
     """A sample; both of trained points."""
-
-    @property
-    def estimate(self) -> Estimate:
-        """Mean over the replicates, with its interval."""
-        return mean_interval(list(self.replicates.values()))
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ def _cost(scaling: Scaling, curve: CostCurve) -> CurveData:
         panels.append(Panel(MEMORY, _timed(curve, measured, _bytes, [])))
     if "flops" in curve.quantities:
         counted = any(arm.counted for arm in curve.arms)
-        panels.append(Panel(FLOPS, _counted(curve, measured) if counted else _timed(curve, measured, _closed_form, [])))
+        panels.append(
+            Panel(FLOPS, _counted(curve, measured, missing) if counted else _timed(curve, measured, _closed_form, []))
+        )
     threads = f"{record.device.threads} thread{'' if record.device.threads == 1 else 's'}"
     size = "FLOPs at the published size" if any(arm.counted for arm in curve.arms) else "FLOPs of the timed calls"
     place = (
         f"{record.device.name}, {threads}, {record.precision}, torch {record.device.torch}; {record.timed_by} at preset "
-        f"{record.preset}, mean of {record.rounds} interleaved rounds [95 % interval]; memory: tensors alive at once beyond "
+        f"{record.preset}, median of {record.rounds} interleaved rounds [95 % interval]; memory: tensors alive at once beyond "
         f"weights and inputs; {size}."
     )
     shown = tuple(Panel(panel.quantity, series) for panel in panels if (series := _filled(panel.series)))
@@ -130,18 +133,23 @@ def _filled(series: tuple[Series, ...]) -> tuple[Series, ...]:
 def _timed(
     curve: CostCurve, measured: Efficiency, read: Callable[[Call], dict[int, float]], missing: list[str]
 ) -> tuple[Series, ...]:
-    """Series of timed calls; calls that were skipped are noted."""
+    """Series of timed calls; those that were skipped or not made are noted."""
     made = []
     for arm in curve.arms:
-        points = []
-        for value in curve.values if arm.timed else ():
-            sizes = {**curve.timed_at, curve.axis[0]: value}
-            call = measured.call(arm.timed.label, sizes, arm.timed.mode) if arm.timed else None
-            if call is not None and call.skipped:
-                missing.append(f"{arm.name} at {curve.x(value, curve.timed_at):g}: {call.skipped}")
-            replicates = read(call) if call is not None else {}
-            if replicates:
-                points.append(Point(value, curve.x(value, curve.timed_at), replicates))
+        if arm.timed is None:
+            continue
+        points, absent = [], []
+        for value in curve.values:
+            x = curve.x(value, curve.timed_at)
+            call = measured.call(arm.timed.label, {**curve.timed_at, curve.axis[0]: value}, arm.timed.mode)
+            if call is None:
+                absent.append(f"{x:g}")
+            elif call.skipped:
+                missing.append(f"{arm.name} at {x:g}: {call.skipped}")
+            if call is not None and (replicates := read(call)):
+                points.append(Point(value, x, replicates))
+        if absent:
+            missing.append(f"{arm.name} at {', '.join(absent)}: no such call was timed")
         made.append(Series(arm.name, tuple(points)))
     return tuple(made)
 
@@ -159,14 +167,19 @@ def _closed_form(call: Call) -> dict[int, float]:
     return {0: GIGA * call.flops}
 
 
-def _counted(curve: CostCurve, measured: Efficiency) -> tuple[Series, ...]:
+def _counted(curve: CostCurve, measured: Efficiency, missing: list[str]) -> tuple[Series, ...]:
+    """Series of counted rows; places at which no row was counted are noted."""
     made = []
-    for arm in curve.arms:
-        points = []
-        for value in curve.values if arm.counted else ():
-            flops = _flops(arm.counted, measured, {**curve.counted_at, curve.axis[0]: value})
-            if flops:
-                points.append(Point(value, curve.x(value, curve.counted_at), {0: GIGA * flops}))
+    for arm in (arm for arm in curve.arms if arm.counted):
+        points, absent = [], []
+        for value in curve.counted_values or curve.values:
+            x = curve.x(value, curve.counted_at)
+            if flops := _flops(arm.counted, measured, {**curve.counted_at, curve.axis[0]: value}):
+                points.append(Point(value, x, {0: GIGA * flops}))
+            else:
+                absent.append(f"{x:g}")
+        if absent:
+            missing.append(f"FLOPs of {arm.name} at {', '.join(absent)}: not counted there")
         made.append(Series(arm.name, tuple(points)))
     return tuple(made)
 

@@ -10,7 +10,7 @@ from bench.report.paper.layout import Column, PaperTable, number, whole
 from bench.report.scaling.fits import Fit
 from bench.report.scaling.series import CurveData, Point
 from bench.stats import Estimate
-from bench.store.scaling import QualityCurve
+from bench.store.scaling import CostCurve, QualityCurve
 
 FORMS = {"cost": "b x^c", "cost-with-offset": "a + b x^c", "saturating": "a + b x^-c"}
 
@@ -25,19 +25,22 @@ def sentences(data: CurveData, fits: list[Fit]) -> list[str]:
     made = []
     for fit in fits:
         name = f"{fit.series.arm}, {fit.quantity.label}"
-        if fit.held is None or fit.miss is None:
+        if fit.law is None or fit.held is None or fit.miss is None:
             made.append(f"{name}: {fit.verdict}.")
             continue
-        law, held = fit.held.law, fit.held
-        exponent = "no power law" if law.at_bound else f"exponent {_estimate(law.exponent)}"
+        law, held = fit.law, fit.held
+        exponent = (
+            "as a logarithm, without an exponent to tell" if fit.is_logarithm else f"exponent {_estimate(law.exponent)}"
+        )
         said = (
-            f"{name}: {exponent} ({FORMS[fit.form]}) over {law.points} points; at {held.x:,g} predicted "
+            f"{name}: {exponent} ({FORMS[fit.form]}) over {law.points} points"
+            f"{', as many as the law has parameters' if fit.freedom == 0 else ''}; at {held.x:,g} predicted "
             f"{_estimate(held.predicted)}, measured {text.significant(held.measured)}: missed by {_percent(fit.miss)}"
         )
-        if fit.difference is not None and not law.at_bound:
+        if fit.difference is not None and not fit.is_logarithm:
             said += f"; its exponent minus that of {data.reference}: {_estimate(fit.difference)}"
-        if fit.describes is False and not law.at_bound:
-            said += "; a single power law does not describe the curve"
+        if fit.describes is False:
+            said += f"; a single {'logarithm' if fit.is_logarithm else 'power law'} does not describe the curve"
             if fit.end is not None:
                 said += f", which between its two largest points grows with exponent {_estimate(fit.end)}"
         made.append(f"{said}.")
@@ -55,7 +58,7 @@ def _points(data: CurveData) -> PaperTable:
                 row = rows.setdefault(
                     (_first(data, point), series.arm), {"value": _first(data, point), "arm": series.arm}
                 )
-                estimate = point.estimate
+                estimate = panel.quantity.at(point)
                 row[panel.quantity.key] = estimate.value if panel.quantity.exact else estimate
                 if trained:
                     row |= {
@@ -92,25 +95,25 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
             "verdict": fit.verdict,
             "end": fit.end,
         }
-        if fit.held:
-            law = fit.held.law
+        if fit.law is not None and fit.held is not None:
             row |= {
-                "points": law.points,
-                "difference": fit.difference,
+                "points": fit.law.points,
+                "freedom": fit.freedom,
                 "at": fit.held.x,
                 "predicted": fit.held.predicted,
                 "measured": fit.held.measured,
                 "miss": None if fit.miss is None else Estimate(*_times(fit.miss, 100)),
             }
-            if not law.at_bound:
-                row |= {"scale": law.scale, "exponent": law.exponent}
-                row |= {} if fit.form == "cost" else {"offset": law.offset}
+            if not fit.is_logarithm:
+                row |= {"scale": fit.law.scale, "exponent": fit.law.exponent, "difference": fit.difference}
+                row |= {} if fit.form == "cost" else {"offset": fit.law.offset}
         rows.append(row)
     plain = number(3)
     columns = [
         Column("quantity", "quantity"),
         Column("arm", "arm"),
         Column("points", "points fitted", whole),
+        Column("freedom", "less parameters", whole),
         *([] if curve.form == "cost" else [Column("offset", "a", plain)]),
         Column("scale", "b", _scientific),
         Column("exponent", "exponent c", plain),
@@ -123,12 +126,17 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
         Column("verdict", f"{FORMS[curve.form]} at the largest point"),
     ]
     notes = (
-        f"x: {data.curve.axis_label}. Fitted to all points but the largest, which is then predicted. Intervals: 95 %, over rounds or seeds "
-        "drawn anew; they hold the scatter of the measurement, not whether the form is right, which the miss tells: of numbers "
-        "without scatter it may be 1 %, otherwise its interval must hold 0.",
+        f"x: {curve.axis_label}. Fitted to all points but the largest, which is then predicted. Where the points are as many as the "
+        "parameters, the law goes through all of them, and the largest alone tests it. Intervals: 95 %, over "
+        f"{_over(curve)}; they hold the scatter of the measurement, not whether the form is right, which the miss tells: of "
+        "numbers without scatter it may be 1 %, otherwise its interval must hold 0.",
         *sentences(data, fits),
     )
     return PaperTable(f"{curve.name}-fits", f"{curve.title}: power laws", tuple(columns), tuple(rows), notes, names=2)
+
+
+def _over(curve: CostCurve | QualityCurve) -> str:
+    return "seeds drawn anew" if isinstance(curve, QualityCurve) else "rounds, each of which gives a law of its own"
 
 
 def _value_label(data: CurveData) -> str:
