@@ -7,10 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import optimize
-from scipy import stats as distributions
-
 from bench import stats
 from bench.contracts import Metric
 from bench.report import text
@@ -43,30 +39,7 @@ def change(first: Mapping[int, float], second: Mapping[int, float], *, paired: b
     if paired:
         found = stats.paired_difference(second, first, higher_is_better=None)
         return Change(found.mean, found.interval, found.detectable, "paired", found.count)
-    return _welch(np.array([*first.values()], dtype=np.float64), np.array([*second.values()], dtype=np.float64))
-
-
-def _welch(first: stats.Array, second: stats.Array) -> Change:
-    """Difference of two means of unequal scatter, with the degrees of freedom of Welch (1947)."""
-    if not first.size or not second.size:
-        return Change(math.nan, None, None, "Welch")
-    mean = float(second.mean() - first.mean())
-    if min(first.size, second.size) < 2:
-        return Change(mean, None, None, "Welch")
-    # the scatter of equal numbers is 0, not what their sum rounds to
-    shares = np.array([0.0 if np.ptp(side) == 0 else side.var(ddof=1) / side.size for side in (first, second)])
-    if not shares.any():
-        return Change(mean, Interval(mean, mean), 0.0, "Welch")
-    error = float(np.sqrt(shares.sum()))
-    freedom = float(shares.sum() ** 2 / (shares**2 / [first.size - 1, second.size - 1]).sum())
-    critical = float(distributions.t.ppf(0.5 + stats.CONFIDENCE / 2, freedom))
-
-    def shortfall(shift: float) -> float:
-        wrong_side = np.nan_to_num(distributions.nct.cdf(-critical, freedom, shift))  # SciPy: NaN where it underflows
-        return float(distributions.nct.sf(critical, freedom, shift) + wrong_side) - 0.8
-
-    detectable = error * float(optimize.brentq(shortfall, 1e-6, 20.0 + 2 * critical, xtol=1e-10))
-    return Change(mean, Interval(mean - critical * error, mean + critical * error), detectable, "Welch")
+    return Change(*stats.unpaired_difference([*first.values()], [*second.values()]), "Welch")
 
 
 def verdict(found: Change, metric: Metric) -> str:

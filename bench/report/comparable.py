@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from bench.contracts import Metric
 from bench.report import text
-from bench.report.publish import ELSEWHERE
 from bench.report.summary import ArmSummary, Summary
 from bench.store.files import read_json
 from bench.store.read import metric_values
+from bench.store.results import ELSEWHERE
 
 ABSENT = "not there"
 DEFINITION = ("name", "higher_is_better", "aggregate", "key")

@@ -36,6 +36,7 @@ from bench.store.bundle import unpacked
 from bench.store.efficiency import RECORD, open_efficiency
 from bench.store.files import read_json
 from bench.store.read import open_comparison
+from bench.store.scaling import RECORD as SCALING
 from bench.store.schema import Rate
 
 QUALITY_NOTE = (
@@ -99,6 +100,8 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         name = next((name for name in (RECORD, "comparison.json") if (folder / name).is_file()), None)
+        if (folder / SCALING).is_file():
+            raise UserError(f"{folder}: holds scaling curves; compare their parts, costs/CURVE or points/CURVE/VALUE")
         if name is None:
             raise UserError(f"{folder}: holds neither comparison.json nor {RECORD}; give a result folder or a bundle")
         record = read_json(folder / name)

@@ -13,11 +13,9 @@ from bench.report import tables
 from bench.report.verify import WEIGHTS, verify
 from bench.store.files import MANIFEST, read_json, sha256, write_bytes, write_json
 from bench.store.read import open_comparison
+from bench.store.results import ELSEWHERE, RECORDS, record_of
 
 TEXTS = {".json", ".jsonl", ".yaml", ".md", ".csv", ".tex", ".txt"}
-RECORDS = ("comparison.json", "efficiency.json", "scaling.json")
-ELSEWHERE = "elsewhere/"
-"""Stands in published results for the folders that the data and the weights of a run lay in."""
 
 
 def device_folder(device: dict[str, Any]) -> str:
@@ -36,7 +34,7 @@ def publish(folder: Path, to: Path, *, replace: bool = False) -> Path:
     Raises:
         UserError: the result is unfinished or does not verify, or one is published there already.
     """
-    name = next((name for name in RECORDS if (folder / name).is_file()), None)
+    name = record_of(folder)
     if name is None:
         raise UserError(f"{folder}: holds no {' or '.join(RECORDS)}; give the folder that `isochron run` printed")
     record = read_json(folder / name)

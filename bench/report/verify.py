@@ -1,91 +1,168 @@
-"""Recomputes a result from its records: files against their sums, ledgers, finals, and every cell of the table."""
+"""Recomputes a result from its records: files against their sums, ledgers, finals, every cell of every table, and figures."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bench import LEDGER_TOLERANCE
-from bench.aggregates import aggregate
 from bench.errors import UserError
-from bench.report import paper, scaling, tables
-from bench.store.bundle import stays_inside, unpacked
-from bench.store.files import MANIFEST, read_json, read_lines, sha256
+from bench.report import claims, paper, plots, scaling, tables
+from bench.report.verify_records import WEIGHTS, Verification, named, verify_files, verify_run
+from bench.store import derived
+from bench.store.bundle import unpacked
+from bench.store.efficiency import RENDERED
+from bench.store.files import MANIFEST, sha256
 from bench.store.read import open_comparison
+from bench.store.results import expand, record_of
 from bench.store.scaling import is_cost, open_scaling
 
-WEIGHTS = "checkpoint.safetensors"
-"""May be absent from a published result; its sum stays in the manifest."""
-RENDERED = {".md", ".csv", ".tex", ".png", ".pdf"}
-"""Kinds of files that stand in no manifest: tables and figures, which can be made again."""
+__all__ = ["WEIGHTS", "Verification", "strangers", "verify"]
+
+TABLES = {".md", ".csv", ".tex"}
+FIGURES = {".png", ".pdf"}
+"""Kinds of files that stand in no manifest: they can be made again."""
 
 
-@dataclass
-class Verification:
-    """What was checked, and what is wrong."""
+def verify(folder: Path, *, figures: bool = False) -> Verification:
+    """Check a result folder, that of one run, of claims or paper tables, a bundle, or a folder that holds any of these.
 
-    checked: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    A result folder is that of a comparison, of `measure-efficiency` or of `scaling-curve`.
 
-    def note(self, passed: bool, text: str, problem: str = "") -> None:
-        """Take note of one check."""
-        if passed:
-            self.checked.append(text)
-        else:
-            self.problems.append(f"{text}: {problem}" if problem else text)
-
-
-def verify(folder: Path) -> Verification:
-    """Check a comparison's folder, that of one run, of `measure-efficiency`, of `scaling-curve`, or a bundle of such folders.
+    Args:
+        folder: it, or the bundle's file.
+        figures: whether figures are drawn again as well and compared byte for byte. Another Matplotlib than the one that drew
+            them may draw other bytes.
 
     Raises:
         UserError: it is none of them, or the bundle is not as it was packed (the line names the file inside).
     """
     result = Verification()
-    (_verify_bundle if folder.is_file() else _verify_folder)(folder, result)
+    if folder.is_file():
+        _verify_bundle(folder, result, figures)
+    elif _is_one(folder):
+        _verify_folder(folder, result, figures)
+    else:
+        _verify_all(folder, result, figures)
     return result
 
 
-def _verify_folder(folder: Path, result: Verification) -> None:
-    if (folder / "run.json").is_file():
-        _verify_files(folder, result)
-        _verify_run(folder, result)
-    elif (folder / "efficiency.json").is_file():
-        _verify_files(folder, result)
+def _is_one(folder: Path) -> bool:
+    return bool(record_of(folder)) or (folder / "run.json").is_file() or (folder / derived.RECORD).is_file()
+
+
+def _verify_folder(folder: Path, result: Verification, figures: bool) -> None:
+    kind = record_of(folder)
+    if kind == "comparison.json":
+        verify_files(folder, result)
+        for path in sorted(folder.glob(f"*/**/{MANIFEST}")):  # of runs and of what they started from
+            verify_files(path.parent, result, path.parent.relative_to(folder).as_posix())
+        for path in sorted(folder.glob("runs/*/seed-*/run.json")):
+            verify_run(path.parent, result)
+        _verify_table(folder, result)
+        _verify_figures(folder, lambda place: plots.write(open_comparison(folder), place), result, figures)
+    elif kind == "efficiency.json":
+        verify_files(folder, result)
         if is_cost(folder):  # the tables of the task need more than a curve's measurements
             return
-        wrong = paper.differences(folder)
-        result.note(not wrong, "paper: every table follows from the records", f"{', '.join(wrong)} differ")
-    elif (folder / "comparison.json").is_file():
-        _verify_files(folder, result)
-        for path in sorted(folder.glob("runs/*/seed-*/run.json")):
-            _verify_run(path.parent, result)
-        _verify_table(folder, result)
-    elif (folder / "scaling.json").is_file():
-        _verify_scaling(folder, result)
-    else:
-        raise UserError(
-            f"{folder}: holds no comparison.json, efficiency.json, scaling.json or run.json; give a result folder, a run's or a bundle"
+        _verify_rendered(
+            folder / RENDERED, paper.contents(folder), "paper: every table follows from the records", result
         )
+        _verify_figures(folder / RENDERED, lambda place: paper.write([folder], place), result, figures)
+    elif kind == "scaling.json":
+        _verify_scaling(folder, result, figures)
+    elif (folder / "run.json").is_file():
+        verify_files(folder, result)
+        verify_run(folder, result)
+    else:
+        _verify_derived(folder, result, figures)
+    _verify_nothing_else(folder, result)
 
 
-def _verify_scaling(folder: Path, result: Verification) -> None:
+def _verify_scaling(folder: Path, result: Verification, figures: bool) -> None:
     """Check the parts of a folder of scaling curves, each as if it stood alone, and the tables of all."""
-    _verify_files(folder, result)
+    verify_files(folder, result)
     opened = open_scaling(folder)
     for part in opened.parts():
         if (part / "efficiency.json").is_file():
-            _verify_files(part, result)  # copied from a whole measurement, it has left that one's tables behind
+            verify_files(part, result)  # copied from a whole measurement, it has left that one's tables behind
         else:
-            _verify_folder(part, result)
+            _verify_folder(part, result, figures)
     if opened.record.status == "finished":
-        wrong = scaling.differences(folder)
-        result.note(
-            not wrong, "paper: every table of the curves follows from the records", f"{', '.join(wrong)} differ"
-        )
+        text = "paper: every table of the curves follows from the records"
+        _verify_rendered(folder / RENDERED, scaling.render(folder), text, result)
+        _verify_figures(folder / RENDERED, lambda place: scaling.write(folder, place), result, figures)
+
+
+def _verify_derived(folder: Path, result: Verification, figures: bool) -> None:
+    """Check the tables of a folder that names the results which they were made from."""
+    made = derived.read_derived(folder)
+    result.covered.add(folder / derived.RECORD)
+    contents: Mapping[str, str]
+    if made.kind == "claims":
+        contents = claims.contents(claims.judge(claims.read_claims(), made.folders))
+    else:
+        from bench.report.paper import trained
+
+        contents = trained.render_trained(made.folders)
+        _verify_figures(folder, lambda place: trained.write_trained(made.folders, place), result, figures)
+    text = f"{folder.name}: every file follows from the {len(made.folders)} results that {derived.RECORD} names"
+    _verify_rendered(folder, contents, text, result)
+
+
+def _verify_all(root: Path, result: Verification, figures: bool) -> None:
+    """Check everything below a folder that holds results; one line for each that is in order. No file may be left over."""
+    folders = expand([root])
+    folders += sorted(path.parent for path in root.rglob(derived.RECORD))
+    sealed = sorted(path.parent for path in root.rglob(MANIFEST))
+    folders += [path for path in sealed if not any(path.is_relative_to(one) for one in folders)]
+    for folder in folders:
+        name, found = folder.relative_to(root).as_posix(), Verification()
+        try:
+            (_verify_folder if _is_one(folder) else _verify_loose)(folder, found, figures)
+        except UserError as error:
+            found.note(False, str(error).replace(f"{folder}/", ""))
+        lines = [line.removeprefix(f"{folder.name}: ") for line in found.problems]
+        result.problems += [f"{name}: {line}" for line in lines]
+        if not lines:
+            checks = len(found.checked)
+            result.note(
+                True,
+                f"{name}: {found.checked[0].removeprefix(f'{folder.name}: ') if checks == 1 else f'{checks} checks passed'}",
+            )
+        result.covered |= found.covered
+    left = sorted(
+        path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path not in result.covered
+    )
+    result.note(
+        not left,
+        f"{root.name}: each of {len(result.covered)} files is on record or made again",
+        f"nothing says what is in {', '.join(left[:5])}",
+    )
+
+
+def _verify_loose(folder: Path, result: Verification, figures: bool) -> None:
+    """Check files that belong to no result but have their sums beside them, such as ratios of a device."""
+    verify_files(folder, result)
+
+
+def _verify_nothing_else(folder: Path, result: Verification) -> None:
+    """No table or figure may lie there that no check was about."""
+    left = [path for path in _files(folder) if path.suffix in TABLES | FIGURES and path not in result.covered]
+    names = ", ".join(path.relative_to(folder).as_posix() for path in left[:5])
+    result.note(not left, "no other table or figure lies there", f"nothing makes {names}; remove it")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a folder, without what a run at work keeps there."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".tmp" and path.parent.name != "resume"
+    )
 
 
 def strangers(folder: Path) -> list[str]:
@@ -96,15 +173,13 @@ def strangers(folder: Path) -> list[str]:
     """
     known = set()
     for manifest in folder.rglob(MANIFEST):
-        names = [MANIFEST, *read_json(manifest)["sha256"]]
-        if outside := [name for name in names if not stays_inside(name)]:
-            raise UserError(f"{manifest}: {outside[0]!r} is no path inside the folder; do not use the result")
-        known |= {manifest.parent / name for name in names}
+        known |= {manifest, *(manifest.parent / name for name in named(manifest))}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [path.relative_to(folder).as_posix() for path in files if path not in known and path.suffix not in RENDERED]
+    rendered = TABLES | FIGURES
+    return [path.relative_to(folder).as_posix() for path in files if path not in known and path.suffix not in rendered]
 
 
-def _verify_bundle(path: Path, result: Verification) -> None:
+def _verify_bundle(path: Path, result: Verification, figures: bool) -> None:
     """Check the archive, then every folder in it as if it lay here."""
     with unpacked(path) as bundle:
         members = len(bundle.manifest.members)
@@ -114,7 +189,7 @@ def _verify_bundle(path: Path, result: Verification) -> None:
             try:
                 unknown = strangers(folder)
                 found.note(not unknown, "manifest.json names every file", ", ".join(unknown[:5]))
-                _verify_folder(folder, found)
+                _verify_folder(folder, found, figures)
             except UserError as error:
                 found.note(False, str(error).replace(f"{folder}/", ""))
             except Exception as error:  # whoever wrote the records could write anything
@@ -122,90 +197,6 @@ def _verify_bundle(path: Path, result: Verification) -> None:
                 found.note(False, f"its records are not those of a result ({what})")
             result.checked += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.checked]
             result.problems += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.problems]
-
-
-def _verify_files(folder: Path, result: Verification) -> None:
-    if not (folder / MANIFEST).is_file():
-        result.note(False, f"{folder.name}: files", "there is no manifest.json; the result is not finished")
-        return
-    sums = read_json(folder / MANIFEST)["sha256"]
-    wrong, absent = [], 0
-    for name, expected in sums.items():
-        path = folder / name
-        if not path.is_file():
-            absent += Path(name).name == WEIGHTS
-            wrong += [] if Path(name).name == WEIGHTS else [f"{name} is missing"]
-        elif sha256(path) != expected:
-            wrong.append(f"{name} was changed")
-    text = f"{folder.name}: {len(sums)} files have their SHA-256 sums"
-    result.note(not wrong, text + (f" ({absent} weight files are not at hand)" if absent else ""), "; ".join(wrong[:5]))
-
-
-def _verify_run(run: Path, result: Verification) -> None:
-    name = f"{run.parent.name}/{run.name}"
-    outcome = read_json(run / "run.json")
-    if outcome["status"] == "running":
-        result.note(
-            False, f"{name}: ended", "the run is still running or was cut off; `isochron resume` goes on with it"
-        )
-        return
-    events = read_lines(run / "events.jsonl")
-    result.note(
-        len(events) == outcome["steps"]
-        and all(event["step"] == number for number, event in enumerate(events, start=1)),
-        f"{name}: {outcome['steps']} steps are on record",
-        f"events.jsonl has {len(events)}",
-    )
-    ledger = read_json(run / "ledger.json")
-    _verify_ledger(name, ledger, outcome, events, result)
-    if outcome["status"] != "finished":
-        return
-    evaluations = read_lines(run / "evals.jsonl")
-    last: dict[str, Any] = evaluations[-1] if evaluations else {"annealed": False, "records": []}
-    result.note(last["annealed"], f"{name}: the last evaluation is the annealed one")
-    wrong = []
-    for metric, value in outcome["final"].items():
-        key = outcome.get("sources", {}).get(metric, metric)
-        values = [record[key] for record in last["records"] if key in record]
-        how = outcome.get("aggregates", {}).get(metric, "mean")
-        if not values or not math.isclose(aggregate(values, how), value, rel_tol=1e-9, abs_tol=1e-12):
-            wrong.append(metric)
-    result.note(
-        not wrong,
-        f"{name}: {', '.join(outcome['final'])} follow from {len(last['records'])} sample records",
-        f"run.json has other values of {', '.join(wrong)} than evals.jsonl",
-    )
-
-
-def _verify_ledger(
-    name: str, ledger: dict[str, Any], outcome: dict[str, Any], events: list[dict[str, Any]], result: Verification
-) -> None:
-    total = sum(ledger["categories"].values())
-    result.note(
-        math.isclose(total, ledger["accounted"], abs_tol=1e-6)
-        and all(value >= 0 for value in ledger["categories"].values()),
-        f"{name}: the ledger's categories add up to {ledger['accounted']:.3f} s",
-        f"ledger.json: they give {total:.3f} s",
-    )
-    gap = abs(ledger["wall"] - total) / ledger["wall"]
-    result.note(
-        gap <= LEDGER_TOLERANCE or outcome["status"] == "invalid",
-        f"{name}: the ledger balances within {100 * gap:.3f} % of wall time",
-        "ledger.json: more than 0.5 % is unexplained but run.json does not say invalid",
-    )
-    if outcome.get("budget_s") and outcome["status"] == "finished":
-        allowed = outcome["overshoot_bound_s"] + 1e-9
-        result.note(
-            outcome["overshoot_s"] <= allowed,
-            f"{name}: overshoot {1000 * outcome['overshoot_s']:.0f} ms is within its bound",
-            "run.json says more",
-        )
-        spent_by_steps = sum(event["seconds"] for event in events)
-        result.note(
-            abs(spent_by_steps - ledger["charged"]) <= 0.01 * ledger["charged"] + 0.01,
-            f"{name}: {ledger['charged']:.2f} charged seconds are the sum of the steps'",
-            f"the steps of events.jsonl took {spent_by_steps:.2f} s",
-        )
 
 
 def _verify_table(folder: Path, result: Verification) -> None:
@@ -221,16 +212,24 @@ def _verify_table(folder: Path, result: Verification) -> None:
         result.note(not wrong, text, f"{', '.join(wrong[:5])} differ")
     for name, content in (("table.md", tables.to_markdown(table)), ("table.tex", tables.to_latex(table))):
         if _present(folder / name, result):
-            ours, theirs = content.splitlines(), (folder / name).read_text(encoding="utf-8").splitlines()
-            pairs = enumerate(zip_longest(ours, theirs), start=1)
-            wrong = [f"line {number}" for number, (new, old) in pairs if new != old]
+            wrong = _other_lines(folder / name, content)
             result.note(not wrong, f"{name}: every line follows from the records", f"{', '.join(wrong[:5])} differ")
 
 
 def _present(path: Path, result: Verification) -> bool:
+    result.covered.add(path)
     if not path.is_file():
         result.note(False, f"{path.name}: present", f"make it with `isochron tables {path.parent}`")
     return path.is_file()
+
+
+def _other_lines(path: Path, content: str) -> list[str]:
+    """``line 3`` for each line of a file that `content` has otherwise; ``absent`` where there is none."""
+    if not path.is_file():
+        return ["absent"]
+    stored = path.read_text(encoding="utf-8", errors="replace")
+    pairs = enumerate(zip_longest(content.split("\n"), stored.split("\n")), start=1)
+    return [f"line {number}" for number, (new, old) in pairs if new != old]
 
 
 def _same_cell(old: Any, new: str | None) -> bool:
@@ -241,3 +240,24 @@ def _same_cell(old: Any, new: str | None) -> bool:
         return math.isclose(float(old), float(new or ""), rel_tol=1e-9, abs_tol=1e-12)
     except (TypeError, ValueError):
         return False
+
+
+def _verify_rendered(place: Path, contents: Mapping[str, str], text: str, result: Verification) -> None:
+    """Hold stored tables against those of `contents`, name by name, line by line."""
+    result.covered |= {place / name for name in contents}
+    wrong = {name: lines for name, content in contents.items() if (lines := _other_lines(place / name, content))}
+    where = "".join(f"; {name}: {', '.join(lines[:3])}" for name, lines in wrong.items())
+    result.note(not wrong, text, f"{', '.join(wrong)} differ{where}")
+
+
+def _verify_figures(place: Path, draw: Callable[[Path], Iterable[Path]], result: Verification, figures: bool) -> None:
+    """Hold stored figures against what `draw` draws into a folder; take them as they are unless `figures`."""
+    stored = {path.name: path for path in _files(place) if path.parent == place and path.suffix in FIGURES}
+    if not figures:
+        result.covered |= set(stored.values())
+        return
+    with tempfile.TemporaryDirectory(prefix="isochron-") as made:
+        drawn = {path.name: path.read_bytes() for path in draw(Path(made)) if path.suffix in FIGURES}
+    result.covered |= {place / name for name in drawn}
+    wrong = [name for name, content in drawn.items() if name not in stored or stored[name].read_bytes() != content]
+    result.note(not wrong, f"{len(drawn)} figures are drawn again to the same bytes", f"{', '.join(wrong)} differ")

@@ -20,10 +20,11 @@ from bench.stats.intervals import (
 )
 from bench.stats.multiple import holm, not_worse_than_best, simultaneous_intervals
 from bench.stats.paired import Key, PairedDifference, paired_difference, probability_positive
-from bench.stats.planning import detectable_difference, power, seeds_needed
+from bench.stats.planning import detectable_at, detectable_difference, power, scatter_interval, seeds_needed
 from bench.stats.power_laws import Form, HeldOut, PowerLaw, fit_power_law, predict_largest
 from bench.stats.profiles import Profile, performance_profiles
 from bench.stats.robust import Columns, interquartile_mean, iqm_difference, iqm_interval, probability_of_improvement
+from bench.stats.two_samples import Difference, unpaired_difference
 
 __all__ = [
     "BOOTSTRAP_FROM",
@@ -33,6 +34,7 @@ __all__ = [
     "Columns",
     "Crossover",
     "Curve",
+    "Difference",
     "Estimate",
     "Form",
     "HeldOut",
@@ -44,6 +46,7 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_means",
     "crossover",
+    "detectable_at",
     "detectable_difference",
     "fit_power_law",
     "holm",
@@ -59,6 +62,8 @@ __all__ = [
     "predict_largest",
     "probability_of_improvement",
     "probability_positive",
+    "scatter_interval",
     "seeds_needed",
     "simultaneous_intervals",
+    "unpaired_difference",
 ]

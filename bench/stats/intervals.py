@@ -9,6 +9,7 @@ Know About the Bootstrap, The American Statistician 69(4), 2015). Without that i
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -71,15 +72,22 @@ def median_interval(values: ArrayLike) -> Estimate:
 
 
 def bootstrap_means(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Means [resamples] of `values` [N] drawn with replacement. Pass differences to keep pairs together."""
-    data = np.asarray(values, dtype=np.float64)
+    """Means [resamples] of `values` [N] drawn with replacement, not to be changed. Pass differences to keep pairs together."""
+    return _drawn(np.asarray(values, dtype=np.float64).tobytes(), resamples, seed)
+
+
+@lru_cache(maxsize=1)  # an interval and a probability are often asked of the same values, one after the other
+def _drawn(values: bytes, resamples: int, seed: int) -> Array:
+    data: Array = np.frombuffer(values, dtype=np.float64)
     generator = np.random.default_rng(seed)
     step = max(1, NUMBERS_AT_ONCE // max(1, data.size))
     pieces = [
         data[generator.integers(data.size, size=(min(step, resamples - start), data.size))].mean(axis=1)
         for start in range(0, resamples, step)
     ]
-    return np.concatenate(pieces)
+    means = np.concatenate(pieces)
+    means.setflags(write=False)
+    return means
 
 
 def bootstrap_interval(value: float, draws: Array, runs: int, groups: int = 1) -> Interval:

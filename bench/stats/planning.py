@@ -7,6 +7,7 @@ G*Power). The usual normal approximation promises far too much at 3 seeds.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +15,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 from bench.errors import UserError
-from bench.stats.intervals import standard_error
+from bench.stats.intervals import CONFIDENCE, Estimate, Interval, standard_error
 
 MOST_SEEDS = 1_000_000
 """Where the search for a number of seeds gives up."""
@@ -90,13 +91,36 @@ def detectable_difference(differences: ArrayLike, *, power: float = 0.8, alpha: 
     data = np.asarray(differences, dtype=np.float64)
     if data.size < 2:
         return None
-    freedom = data.size - 1
+    return detectable_shift(data.size - 1, power=power, alpha=alpha) * standard_error(data)
+
+
+def detectable_at(seeds: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """What so many paired seeds >= 2 detect, in standard deviations of their differences."""
+    return detectable_shift(seeds - 1, power=power, alpha=alpha) / math.sqrt(seeds)
+
+
+@lru_cache
+def detectable_shift(freedom: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """How many standard errors away from 0 a mean must be for a two-sided t-test of `freedom` > 0 to find it with `power`."""
     most = 20.0 + 2 * float(distributions.t.ppf(1 - alpha / 2, freedom))
-    shift = optimize.brentq(lambda shift: _power(shift, freedom, alpha) - power, 1e-6, most, xtol=1e-10)
-    return float(shift) * standard_error(data)
+    return float(optimize.brentq(lambda shift: _power(shift, freedom, alpha) - power, 1e-6, most, xtol=1e-10))
 
 
-def _power(shift: float, freedom: int, alpha: float) -> float:
+def scatter_interval(differences: ArrayLike) -> Estimate:
+    """Standard deviation of `differences` [N] with a 95 % interval (chi-square, for normal ones). None below two values.
+
+    Wide at few: with 3 values from half to more than six times what was seen.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if data.size < 2:
+        return Estimate(math.nan, None, data.size)
+    deviation, freedom = standard_error(data) * math.sqrt(data.size), data.size - 1
+    high, low = distributions.chi2.ppf([0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2], freedom)
+    ends = Interval(deviation * math.sqrt(freedom / low), deviation * math.sqrt(freedom / high))
+    return Estimate(deviation, ends, data.size)
+
+
+def _power(shift: float, freedom: float, alpha: float) -> float:
     """Of a mean `shift` standard errors away from 0."""
     critical = float(distributions.t.ppf(1 - alpha / 2, freedom))
     wrong_side = np.nan_to_num(distributions.nct.cdf(-critical, freedom, shift))  # SciPy: NaN where it underflows

@@ -1,13 +1,20 @@
-"""What `verify` says about the table's files; what it says about runs is tested on real ones (tests/experiment)."""
+"""What `verify` says about tables, figures, and what is derived; what it says about runs is tested on real ones (tests/experiment)."""
 
 import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bench.report import tables, verify
+from bench.errors import UserError
+from bench.report import claims, plots, tables, verify
+from bench.store.files import sha256, write_json
 from bench.store.read import open_comparison
 from tests.report.fake_store import FakeStore
+from tests.report.sealed import sealed
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "cpu-2core"
 
 
 @pytest.fixture
@@ -87,3 +94,120 @@ def test_a_table_of_other_records_is_wrong_in_every_form(folder):
     last["records"][0]["psnr"] += 5
     path.write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
     assert [line.split(":")[0] for line in problems(folder)] == ["table.csv", "table.md", "table.tex"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison, a published measurement, the ledger of claims over both, and ratios with their sum."""
+    results = tmp_path_factory.mktemp("published") / "results"
+    device = results / "cpu-2core"
+    sealed(device / "nvs-tiny")
+    shutil.copytree(PUBLISHED / "efficiency-masked-image-tiny", device / "efficiency-masked-image-tiny")
+    write_json(device / "micro.json", {"ratios": {"a / b": {"median": 0.9906}}})
+    write_json(device / "manifest.json", {"sha256": {"micro.json": sha256(device / "micro.json")}})
+    folders = claims.expand([results])
+    claims.write(claims.judge(claims.read_claims(), folders), folders, results / "claims")
+    return results
+
+
+@pytest.fixture
+def results(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "results"))
+
+
+def test_a_folder_of_results_is_verified_whole_and_no_file_is_left_over(results):
+    found = verify.verify(results)
+    assert found.problems == []
+    assert found.covered == {path for path in results.rglob("*") if path.is_file()}
+    assert found.checked[-2] == "cpu-2core: 1 files have their SHA-256 sums"
+    assert any(line.startswith("cpu-2core/nvs-tiny: ") for line in found.checked)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"cpu-2core/nvs-tiny/table.{kind}" for kind in ("md", "tex")),
+        *(f"cpu-2core/efficiency-masked-image-tiny/paper/{name}" for name in ("tables.md", "training.csv", "training.tex")),
+        *(f"claims/claims.{kind}" for kind in ("md", "csv", "tex")),
+        *("claims/derived.json", "cpu-2core/micro.json", "cpu-2core/manifest.json"),
+        *("cpu-2core/nvs-tiny/arms/dual.fill.json", "cpu-2core/nvs-tiny/manifest.json"),
+        "cpu-2core/nvs-tiny/runs/dual.fill/seed-1/manifest.json",
+    ],
+)  # fmt: skip
+def test_a_digit_that_was_changed_anywhere_is_found_where_it_is(results, name):
+    path = results / name
+    content = path.read_bytes()
+    place = random.Random(name).choice([at for at, letter in enumerate(content) if letter in b"0123456789"])
+    path.write_bytes(content[:place] + bytes([48 + (content[place] - 47) % 10]) + content[place + 1 :])
+    device, *below = Path(name).parts
+    unit = device if device == "claims" or len(below) == 1 else f"{device}/{below[0]}"
+    if unit.endswith("-tiny"):
+        assert verify.verify(results / unit).problems
+    else:
+        assert any(line.startswith(f"{unit}: ") for line in verify.verify(results).problems)
+
+
+def test_what_nothing_makes_is_named(results):
+    comparison = results / "cpu-2core" / "nvs-tiny"
+    (comparison / "table-2.csv").write_text("psnr\n40\n")
+    assert verify.verify(comparison).problems == [
+        "no other table or figure lies there: nothing makes table-2.csv; remove it"
+    ]
+    (comparison / "table-2.csv").unlink()
+    (results / "notes.json").write_text("{}")
+    assert verify.verify(comparison).problems == []
+    (line,) = verify.verify(results).problems
+    assert line.endswith("nothing says what is in notes.json")
+
+
+def test_claims_follow_from_the_results_that_they_name(results):
+    ledger = results / "claims"
+    assert verify.verify(ledger).checked[0] == "claims: every file follows from the 2 results that derived.json names"
+    path = ledger / "claims.csv"
+    path.write_text(path.read_text().replace("not testable here", "reproduced", 1))
+    (line,) = verify.verify(ledger).problems
+    assert "claims.csv differ; claims.csv: line " in line
+    shutil.rmtree(results / "cpu-2core" / "nvs-tiny")
+    with pytest.raises(UserError, match="nvs-tiny"):
+        verify.verify(ledger)
+
+
+def test_a_folder_without_any_result_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: holds no comparison\.json"):
+        verify.verify(tmp_path / "empty")
+
+
+def test_two_manifests_that_contradict_each_other_are_told(results):
+    """Weights are published nowhere, but two manifests hold their sum."""
+    comparison = results / "cpu-2core" / "nvs-tiny"
+    name = "runs/dual.fill/seed-1/checkpoint.safetensors"
+    for manifest, key, total in (
+        (comparison, name, "0" * 64),
+        (comparison / Path(name).parent, Path(name).name, "1" * 64),
+    ):
+        stored = json.loads((manifest / "manifest.json").read_text())
+        stored["sha256"][key] = total
+        write_json(manifest / "manifest.json", stored)
+    assert any(
+        "checkpoint.safetensors has another sum in another manifest.json" in line
+        for line in verify.verify(comparison).problems
+    )
+
+
+def test_figures_are_drawn_again_on_request(results, monkeypatch):
+    def draw(_comparison, place: Path) -> list[Path]:
+        (place / "front.pdf").write_bytes(b"drawn")
+        return [place / "front.pdf"]
+
+    monkeypatch.setattr(plots, "write", draw)
+    comparison = results / "cpu-2core" / "nvs-tiny"
+    draw(None, comparison)
+    assert "1 figures are drawn again to the same bytes" in verify.verify(comparison, figures=True).checked
+    (comparison / "front.pdf").write_bytes(b"painted")
+    (comparison / "more.png").write_bytes(b"")
+    assert verify.verify(comparison).problems == []
+    assert verify.verify(comparison, figures=True).problems == [
+        "1 figures are drawn again to the same bytes: front.pdf differ",
+        "no other table or figure lies there: nothing makes more.png; remove it",
+    ]

@@ -24,6 +24,15 @@ def student(data: Array, _: np.random.Generator) -> Ends:
     return data.mean(axis=1) - half, data.mean(axis=1) + half
 
 
+def welch(first: Array, second: Array) -> Ends:
+    """Welch's interval of second minus first, of the rows of `first` [R, N] and `second` [R, M]; `stats.unpaired_difference`."""
+    shares = np.stack([side.var(axis=1, ddof=1) / side.shape[1] for side in (first, second)])
+    freedom = shares.sum(axis=0) ** 2 / (shares**2 / [[first.shape[1] - 1], [second.shape[1] - 1]]).sum(axis=0)
+    half = distributions.t.ppf(0.975, freedom) * np.sqrt(shares.sum(axis=0))
+    mean = second.mean(axis=1) - first.mean(axis=1)
+    return mean - half, mean + half
+
+
 def johnson(data: Array, rng: np.random.Generator) -> Ends:
     """Student's t shifted by the skewness (Johnson, Journal of the American Statistical Association 73, 1978)."""
     low, high = student(data, rng)

@@ -2,7 +2,7 @@
 
     python -m tests.stats.coverage
 
-prints its tables, with the same numbers each time, in about 90 seconds of one core. "Now" in a table is what bench/stats
+prints its tables, with the same numbers each time, in about two minutes of one core. "Now" in a table is what bench/stats
 does; the others are what it might do.
 """
 
@@ -19,7 +19,7 @@ from scipy import stats as distributions
 from bench import stats
 from bench.stats.crossovers import _lead_since
 from bench.stats.intervals import pull_apart
-from tests.stats.candidates import METHODS, Method, now, resampled, student
+from tests.stats.candidates import METHODS, Method, now, resampled, student, welch
 
 Array = NDArray[np.float64]
 
@@ -37,6 +37,12 @@ DIFFERENCES: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], Ar
 }
 """Name -> how to draw them, and their true mean. The last (skewness 6) is far from mild."""
 MILD = tuple(DIFFERENCES)[:3]
+SCATTER = {
+    "normal": 1.0,
+    "gamma, skewness 1": 2.0,
+    "lognormal, sigma 0.25": math.sqrt(math.expm1(0.25**2) * math.exp(0.25**2)),
+}
+"""Their true standard deviations."""
 
 
 def coverage(name: str, method: Method, seeds: int, repetitions: int = REPETITIONS) -> tuple[float, float, float]:
@@ -86,6 +92,39 @@ def power_at_detectable(seeds: int, repetitions: int = REPETITIONS) -> tuple[flo
     shift = stats.detectable_difference(np.arange(seeds)) / np.arange(seeds).std(ddof=1)
     data, before = rng.standard_normal((2, repetitions, seeds))
     return found(data + shift), found(data + shift * before.std(axis=1, ddof=1)[:, None])
+
+
+def power_at_needed(name: str, difference: float, repetitions: int = REPETITIONS) -> tuple[int, float, float]:
+    """Seeds needed for a difference in standard deviations, power 80 %; percent found with these, as plus and as minus."""
+    draw, truth = DIFFERENCES[name]
+    seeds = stats.seeds_needed(1.0, difference)
+    rng = np.random.default_rng([seeds, list(DIFFERENCES).index(name)])
+    data = (draw(rng, (repetitions, seeds)) - truth) / SCATTER[name]
+    ends = []
+    for shift in (difference, -difference):
+        pieces = [now(part + shift, rng) for part in np.split(data, repetitions // AT_ONCE)]
+        ends.append(100 * float(np.mean([((low > 0) | (high < 0)).mean() for low, high in pieces])))
+    return seeds, *ends
+
+
+def welch_coverage(name: str, first: int, second: int, scatter: float, repetitions: int = REPETITIONS) -> float:
+    """Percent of Welch's intervals that hold the true difference of two means; the second side scatters `scatter` times as much."""
+    draw, truth = DIFFERENCES[name]
+    rng = np.random.default_rng([first, second, list(DIFFERENCES).index(name)])
+    low, high = welch(draw(rng, (repetitions, first)), scatter * draw(rng, (repetitions, second)))
+    true = (scatter - 1) * truth
+    return 100 * float(((low <= true) & (true <= high)).mean())
+
+
+def false_alarms(arms: int, seeds: int, repetitions: int = REPETITIONS) -> tuple[float, float]:
+    """Percent of A/A comparisons of so many equal arms with one reference in which any differs: uncorrected, and by Holm."""
+    rng = np.random.default_rng([arms, seeds])
+    data = rng.standard_normal((repetitions, arms + 1, seeds))
+    away = data[:, 1:] - data[:, :1]
+    t = away.mean(axis=2) / (away.std(axis=2, ddof=1) / math.sqrt(seeds))
+    smallest = (2 * distributions.t.sf(np.abs(t), seeds - 1)).min(axis=1)
+    # Holm rejects any at all where it rejects at its first step
+    return 100 * float((smallest < 0.05).mean()), 100 * float((arms * smallest < 0.05).mean())
 
 
 def power_of_planned(pilot: int, difference: float, quantiles: int = 200) -> tuple[int, int, float]:
@@ -260,6 +299,30 @@ def main() -> None:
         "A/A comparisons that do not tie (%; nominal 5)",
         ("noise of a run", *(f"{seeds} seeds" for seeds in SEEDS)),
         ((noise, *(false_positives(noise, seeds) for seeds in SEEDS)) for noise in noises),
+    )
+    show(
+        "A/A comparisons of several arms with one reference in which any does not tie (%; nominal 5)",
+        ("arms, seeds", "each pair by itself", "Holm over the pairs"),
+        ((f"{arms}, {seeds}", *false_alarms(arms, seeds)) for arms in (1, 3, 7) for seeds in (3, 5, 10)),
+    )
+    show(
+        "Coverage of Welch's interval for a difference of two means (%)",
+        ("values, scatter of the second side", *MILD),
+        (
+            (f"{first} and {second}, {scatter:g} x", *(welch_coverage(name, first, second, scatter) for name in MILD))
+            for first, second, scatter in ((3, 3, 1), (3, 3, 3), (5, 5, 1), (5, 5, 3), (3, 10, 1), (3, 10, 3), (10, 10, 1), (20, 20, 3))
+        ),
+    )  # fmt: skip
+    show(
+        "Differences that are found with the seeds that `seeds_needed` gives, scatter known (%; promised 80)",
+        ("difference in standard deviations, seeds", *(f"{name}: + / -" for name in MILD)),
+        (
+            (
+                f"{difference:g}, {stats.seeds_needed(1.0, difference)}",
+                *("{1:.1f} / {2:.1f}".format(*power_at_needed(name, difference)) for name in MILD),
+            )
+            for difference in (3.0, 1.5, 1.0, 0.65, 0.4)
+        ),
     )
     show(
         "Differences as large as the MDE that are found (%; nominal 80)",

@@ -8,6 +8,7 @@ from scipy import stats as distributions
 
 from bench import stats
 from bench.errors import UserError
+from tests.stats import coverage
 
 
 def test_detectable_difference_is_found_as_often_as_promised():
@@ -50,6 +51,30 @@ def test_seeds_needed_of_a_pilot_are_those_of_its_scatter():
     assert stats.seeds_needed([0.5, 0.5, 0.5], 0.1) == 2, "no scatter"
     # as many as the pilot has find just what the pilot can detect
     assert stats.seeds_needed(pilot, 1.0001 * stats.detectable_difference(pilot)) == 4
+
+
+@pytest.mark.parametrize("difference", [1.5, 1.0, 0.65])
+def test_the_power_that_is_promised_is_reached(difference):
+    _, plus, minus = coverage.power_at_needed("normal", difference, 4000)
+    assert min(plus, minus) > 80 - 3 * 0.63
+
+
+@given(st.integers(2, 60), st.floats(0.1, 0.95))
+@settings(max_examples=25, deadline=None)
+def test_what_so_many_seeds_detect_needs_so_many_seeds(seeds, power):
+    smallest = stats.detectable_at(seeds, power=power)
+    assert stats.power(seeds, difference=smallest, scatter=1.0) == pytest.approx(power, abs=1e-6)
+    assert stats.seeds_needed(1.0, 1.000001 * smallest, power=power) <= seeds
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_the_interval_of_the_scatter_holds_it_in_95_of_100(count):
+    data = np.random.default_rng(count).normal(3.0, 2.0, (3000, count))
+    found = [stats.scatter_interval(row) for row in data]
+    assert np.mean([each.interval.contains(2.0) for each in found]) == pytest.approx(0.95, abs=0.015)
+    assert all(each.interval.contains(each.value) for each in found)
+    assert found[0].value == pytest.approx(data[0].std(ddof=1))
+    assert stats.scatter_interval([1.0]).interval is None
 
 
 @pytest.mark.parametrize(
