@@ -86,7 +86,7 @@ measure-efficiency: $(STAMP) ## parameters and FLOPs at full size, time and memo
 scaling-curve: $(STAMP) ## cost and quality against views, frames, tokens, budget; power laws that must predict the largest point
 	$(PY) -m bench scaling-curve $(CURVES) $(call flag,budget,$(BUDGET)) $(call flag,seeds,$(SEEDS)) $(call flag,device,$(DEVICE)) $(out)
 
-paper-tables: $(STAMP) ## tables that need no training, from stored measurements, beside the published numbers
+paper-tables: $(STAMP) ## published tables with our numbers beside them: cost and trained quality, from stored results
 	$(PY) -m bench paper-tables $(FOLDERS) $(out)
 
 claims: $(STAMP) ## hold every quoted claim against stored results: reproduced, not reproduced, or what would test it

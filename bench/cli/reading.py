@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import Folder, Folders, Out, set_tables
+from bench.cli.options import Folder, Folders, Json, Out, set_tables
 from bench.errors import UserError
 
 
@@ -20,7 +22,13 @@ def tables(folder: Folder) -> None:
 
 @app.command()
 def verify(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR|FILE...", help="Result folders, or bundles of them.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR|FILE...", help="Results, folders that hold some, claims, paper tables, or bundles."
+        ),
+    ],
+    figures: Annotated[bool, typer.Option("--figures", help="Draw figures again too (seconds a folder).")] = False,
 ) -> None:
     """Recompute every number of a result from its records and check files, ledgers and sums."""
     from bench.report.verify import verify as check_folder
@@ -30,7 +38,7 @@ def verify(
         if len(folders) > 1:
             print(f"{folder}:")
         try:
-            report = check_folder(folder)
+            report = check_folder(folder, figures=figures)
         except UserError as error:
             wrong.append(str(error))
             continue
@@ -64,15 +72,16 @@ def paper_tables(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[DIR]...", help="Folders of measure-efficiency (default: the published ones, else the newest)."
+            metavar="[DIR]...",
+            help="Results, or folders that hold some (default: all in results, else the newest measurement).",
         ),
     ] = None,
     out: Out = None,
 ) -> None:
-    """Set the tables and figures that need no training from stored measurements, beside the published numbers."""
-    from bench.report import paper
+    """Set published tables with our numbers beside them: cost from stored measurements, quality from trained comparisons."""
+    from bench.report.paper.results import write_all
 
-    for folder in sorted({path.parent for path in paper.write(folders or paper.find(), out)}):
+    for folder in write_all(folders, out):
         print(f"Written: {folder}")
 
 
@@ -116,6 +125,29 @@ def compare(
 
 
 @app.command()
+def seeds(
+    folder: Folder,
+    difference: Annotated[
+        float | None, typer.Option(help="Difference to find, in the metric's unit (default: the observed one).")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Name of the metric (default: the headline one).")] = None,
+    power: Annotated[float, typer.Option(help="Probability of finding it.")] = 0.8,
+    arms: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="One pair of arms (default: each with the reference).")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """How many seeds a difference needs, by the scatter that a comparison shows, and what they cost. Trains nothing."""
+    from bench.report import planning
+
+    found = planning.plan(folder, difference=difference, metric=metric, power=power, arms=arms or ())
+    if json_output:
+        print(json.dumps(planning.to_json(found), indent=1))
+    else:
+        print(planning.render(found, observed=difference is None), end="")
+
+
+@app.command()
 def claims(
     folders: Annotated[
         list[Path] | None,
@@ -126,8 +158,9 @@ def claims(
     """Hold every quoted claim against stored results: reproduced, not reproduced, or what would test it. Trains nothing."""
     from bench.report import claims as ledger
 
-    verdicts = ledger.judge(ledger.read_claims(), ledger.expand(folders or [Path("results")]))
-    written = ledger.write(verdicts, out)
+    results = ledger.expand(folders or [Path("results")])
+    verdicts = ledger.judge(ledger.read_claims(), results)
+    written = ledger.write(verdicts, results, out)
     print(f"{ledger.counts(verdicts)}\nWritten to {out}: {', '.join(path.name for path in written)}")
 
 
@@ -135,12 +168,19 @@ def claims(
 def report(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DIR]...", help="Result folders (default: the published ones, else all under runs/)."),
+        typer.Argument(
+            metavar="[DIR]...",
+            help="Results, or folders that hold some (default: the published ones, else all under runs/).",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write one HTML page that opens from disk: verdicts on claims, tables, curves, pictures and samples of result folders."""
     from bench.report import claims, page
+    from bench.report.page import size
+    from bench.store.results import expand
 
-    chosen = folders or page.find()
+    chosen = expand(folders) if folders else page.find()
     print(f"Written: {page.write(chosen, out, claims.judge(claims.read_claims(), chosen))}")
+    if told := size.warning(out):
+        print(f"isochron: {told}", file=sys.stderr)

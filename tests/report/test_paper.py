@@ -13,7 +13,7 @@ import yaml
 
 from bench import PROTOCOL
 from bench.errors import UserError
-from bench.report import paper
+from bench.report import paper, verify
 from bench.report.paper.layout import Column, PaperTable, number, to_csv, to_latex, to_markdown
 from bench.report.paper.nvs import counted, figures, quantities, timed
 from bench.report.paper.published import FOLDER, read_published
@@ -257,12 +257,17 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_a_changed_table_is_found(folder: Path) -> None:
-    assert "tables.md" in paper.differences(folder)  # not there yet
+    def wrong() -> list[str]:
+        return [line for line in verify.verify(folder).problems if line.startswith("paper: ")]
+
+    assert "tables.md: absent" in wrong()[0]
     paper.write([folder])
-    assert paper.differences(folder) == []
+    assert wrong() == []
     path = folder / "paper" / "parameters.csv"
     path.write_text(path.read_text().replace("170795520", "170795521"))
-    assert paper.differences(folder) == ["parameters.csv"]
+    assert wrong()[0].startswith(
+        "paper: every table follows from the records: parameters.csv differ; parameters.csv: line "
+    )
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -8,6 +8,6 @@ from __future__ import annotations
 from bench.report.claims.folders import expand
 from bench.report.claims.judge import STATUSES, Status, Verdict, judge
 from bench.report.claims.read import Claim, read_claims
-from bench.report.claims.render import counts, write
+from bench.report.claims.render import contents, counts, write
 
-__all__ = ["STATUSES", "Claim", "Status", "Verdict", "counts", "expand", "judge", "read_claims", "write"]
+__all__ = ["STATUSES", "Claim", "Status", "Verdict", "contents", "counts", "expand", "judge", "read_claims", "write"]

@@ -10,7 +10,17 @@ from typing import Any, NoReturn
 
 from bench import config
 from bench.errors import UserError
-from bench.report.claims.measures import Counted, Paired, PublishedEntry, Reached, Slope, Timed, Trained, Untestable
+from bench.report.claims.measures import (
+    Counted,
+    Paired,
+    PublishedEntry,
+    Reached,
+    Slope,
+    Timed,
+    Trained,
+    TwoBudgets,
+    Untestable,
+)
 from bench.report.claims.read import Claim
 from bench.report.claims.trained import SEEDS
 
@@ -25,7 +35,7 @@ def command(claim: Claim, seeds: int = SEEDS) -> str:
             return f"isochron measure-efficiency {claim.task} --preset {claim.scale} --device cuda"
         case Counted() | Timed() | Slope():
             return f"isochron measure-efficiency {claim.task} --preset {claim.scale}"
-        case PublishedEntry() | Untestable():
+        case PublishedEntry() | TwoBudgets() | Untestable():
             return "; ".join(measure.commands)
 
 

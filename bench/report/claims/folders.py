@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from bench.errors import UserError
-from bench.report.claims.measures import PLACEHOLDER, Trained
+from bench.report.claims.measures import PLACEHOLDER, Trained, TwoBudgets
 from bench.report.claims.read import SCALES
+from bench.report.comparable import arm_obstacles, budget, fingerprints, task_obstacles
 from bench.report.summary import ArmSummary, Summary, summarise
-from bench.store.efficiency import RECORD, Efficiency, open_efficiency
+from bench.store.efficiency import RECORD as EFFICIENCY
+from bench.store.efficiency import Efficiency, open_efficiency
 from bench.store.read import Comparison, open_comparison
+from bench.store.results import COMPARISON, expand, record_of
+from bench.store.scaling import RECORD as SCALING
+from bench.store.scaling import is_cost, open_scaling
 
-COMPARISON = "comparison.json"
+__all__ = ["Shelf", "Trial", "expand", "name", "rank"]
 
-
-def expand(folders: Sequence[Path]) -> list[Path]:
-    """Result folders among `folders`, and those one or two levels below the others (``results`` holds devices).
-
-    Raises:
-        UserError: a folder holds none.
-    """
-    found: list[Path] = []
-    for folder in folders:
-        levels = ("", "*/", "*/*/")
-        here = {path.parent for level in levels for name in (COMPARISON, RECORD) for path in folder.glob(level + name)}
-        if not here:
-            raise UserError(f"{folder}: holds no {COMPARISON} or {RECORD}; give results, or a folder of a result")
-        found += sorted(here)
-    return list(dict.fromkeys(found))
+SHARE_TOLERANCE = 0.01
+"""A quoted share is rounded: 0.67 is two thirds."""
 
 
 def rank(preset: str) -> int:
@@ -38,8 +30,10 @@ def rank(preset: str) -> int:
 
 
 def name(folder: Path) -> str:
-    """Device and result, such as ``cpu-2core/nvs-tiny``."""
-    return "/".join(folder.resolve().parts[-2:])
+    """Device and result, such as ``cpu-2core/nvs-tiny``; a scaling folder's part is named below it."""
+    place = folder.resolve()
+    whole = next((parent for parent in place.parents if (parent / SCALING).is_file()), place)
+    return "/".join(place.parts[len(whole.parts) - 2 :])
 
 
 class Trial:
@@ -48,11 +42,18 @@ class Trial:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self.rank = rank(comparison.record.preset)
+        self.told = comparison.record.preset
+        """Its scale, as a sentence says it."""
 
     @cached_property
     def summary(self) -> Summary:
         """Every arm with what it reached."""
         return summarise(self.comparison)
+
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """Of all comparisons that it reads."""
+        return (self.summary,)
 
     def arms(self, measure: Trained) -> tuple[ArmSummary, ...]:
         """The arms that a measure reads, under its batch policy; empty where one is not there."""
@@ -63,11 +64,53 @@ class Trial:
 
     def tests(self, measure: Trained) -> bool:
         """Whether it has the arms, and the options of the task, that a measure is about."""
+        return self.comparison.record.name == measure.comparison and self._fits(measure)
+
+    def is_point_of(self, measure: TwoBudgets) -> bool:
+        """Whether it is a point of the curve that a measure may read, and fits otherwise."""
+        return (
+            bool(measure.curve) and self.comparison.record.name.startswith(f"{measure.curve}-") and self._fits(measure)
+        )
+
+    def is_share_of(self, longer: Trial, measure: TwoBudgets) -> bool:
+        """Whether its budget is the measure's share of that of `longer`, and nothing else differs: device, task, data, arms."""
+        records = self.comparison.record, longer.comparison.record
+        mine, other = (
+            (record.budget.get("unit"), record.device.kind, record.device.name, record.device.threads)
+            for record in records
+        )
+        share = records[0].budget["amount"] / records[1].budget["amount"]
+        return (
+            mine == other
+            and abs(share / measure.share - 1) < SHARE_TOLERANCE
+            and not task_obstacles(longer.summary, self.summary, ())
+            and fingerprints(self.comparison.folder) == fingerprints(longer.comparison.folder)
+            and not any(arm_obstacles(*pair, ()) for pair in zip(longer.arms(measure), self.arms(measure), strict=True))
+        )
+
+    def _fits(self, measure: Trained) -> bool:
         record = self.comparison.record
-        if record.name != measure.comparison:
-            return False
         wanted = {key: value for key, value in measure.options.items() if not str(value).startswith(PLACEHOLDER)}
         return all(record.task.options.get(key) == value for key, value in wanted.items()) and bool(self.arms(measure))
+
+
+class Shortened(Trial):
+    """A comparison, but for the first arm of a measure: that one is from another with a smaller budget, alike otherwise."""
+
+    def __init__(self, trial: Trial, shorter: Trial) -> None:
+        super().__init__(trial.comparison)
+        self._shorter = shorter
+        self.told += f", {budget(shorter.summary)} against {budget(trial.summary)}"
+
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """Of the longer one and of the shorter."""
+        return self.summary, self._shorter.summary
+
+    def arms(self, measure: Trained) -> tuple[ArmSummary, ...]:
+        """The measure's arm at the smaller budget, and its reference at the larger one."""
+        found, short = super().arms(measure), self._shorter.arms(measure)
+        return (short[0], *found[1:]) if found and short else ()
 
 
 class Shelf:
@@ -79,18 +122,39 @@ class Shelf:
         Raises:
             UserError: one is no result folder, or of another schema or protocol.
         """
-        trials = [Trial(open_comparison(folder)) for folder in folders if not (folder / RECORD).is_file()]
-        measured = [open_efficiency(folder) for folder in folders if (folder / RECORD).is_file()]
-        self._trials = sorted((trial for trial in trials if trial.comparison.record.status == "finished"), key=_best)
+        found: dict[str | None, list[Path]] = defaultdict(list)
+        for folder in folders:
+            found[record_of(folder)].append(folder)
+        curves = [open_scaling(folder) for folder in found[SCALING]]
+        parts = [part for scaling in curves if scaling.record.status == "finished" for part in scaling.parts()]
+        measured = [
+            open_efficiency(folder) for folder in (*found[EFFICIENCY], *parts) if (folder / EFFICIENCY).is_file()
+        ]
+        self._trials = _finished([*found[COMPARISON], *found[None]])
+        self._points = _finished([part for part in parts if (part / COMPARISON).is_file()])
         self._measured = sorted((made for made in measured if made.record.status == "finished"), key=_best_measured)
 
     def trials(self, measure: Trained) -> list[Trial]:
         """Comparisons that a measure is about."""
-        return [trial for trial in self._trials if trial.tests(measure)]
+        found = [trial for trial in self._trials if trial.tests(measure)]
+        if not isinstance(measure, TwoBudgets):
+            return found
+        found += [trial for trial in self._points if trial.is_point_of(measure)]
+        pairs = [(longer, shorter) for longer in found for shorter in found if shorter.is_share_of(longer, measure)]
+        return sorted((Shortened(longer, shorter) for longer, shorter in pairs), key=_best)
 
     def measured(self, task: str) -> list[Efficiency]:
-        """Measurements of a task's efficiency."""
-        return [made for made in self._measured if made.record.task == task]
+        """Measurements of a task's efficiency, whole ones."""
+        return [made for made in self._measured if made.record.task == task and not is_cost(made.folder)]
+
+    def swept(self, task: str) -> list[Efficiency]:
+        """Those of a task that hold the calls and rows of one scaling curve."""
+        return [made for made in self._measured if made.record.task == task and is_cost(made.folder)]
+
+
+def _finished(folders: Sequence[Path]) -> list[Trial]:
+    trials = [Trial(open_comparison(folder)) for folder in folders]
+    return sorted((trial for trial in trials if trial.comparison.record.status == "finished"), key=_best)
 
 
 def _best(trial: Trial) -> tuple[int, int, bool, str]:

@@ -19,6 +19,7 @@ from bench.report.claims.measures import (
     Reached,
     Slope,
     Timed,
+    TwoBudgets,
     Untestable,
 )
 from bench.report.claims.outcome import Outcome
@@ -100,14 +101,18 @@ def _judge(claim: Claim, shelf: Shelf) -> Verdict:
 
 def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
     """What every result folder says that a measure is about."""
-    of_runs: dict[type, Callable[[Claim, Any, Trial], Outcome]] = {Paired: trained.paired, Reached: trained.reached}
+    of_runs: dict[type, Callable[[Claim, Any, Trial], Outcome]] = {
+        Paired: trained.paired,
+        TwoBudgets: trained.paired,
+        Reached: trained.reached,
+    }
     of_counts: dict[type, Callable[[Claim, Any, Efficiency], Outcome]] = {
         Counted: measured.counted,
         Timed: measured.timed,
         Slope: measured.slope,
         PublishedEntry: measured.published_entry,
     }
-    if isinstance(measure, Paired | Reached):
+    if isinstance(measure, Paired | TwoBudgets | Reached):
         return [
             _Heard(
                 of_runs[type(measure)](claim, measure, trial),
@@ -121,14 +126,19 @@ def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
     exact = measure.of == "flops" if isinstance(measure, Slope) else not isinstance(measure, Timed)
     if isinstance(measure, Counted) and measure.first.quantity in CALLED:
         exact = False
+    weigh = of_counts[type(measure)]
+    outcomes = [(made, weigh(claim, measure, made)) for made in shelf.measured(claim.task)]
+    if isinstance(measure, Counted | Slope):  # a scaling curve holds few calls and rows: it is heard where those tell
+        swept = ((made, weigh(claim, measure, made)) for made in shelf.swept(claim.task))
+        outcomes += [(made, outcome) for made, outcome in swept if outcome.shown]
     return [
         _Heard(
-            of_counts[type(measure)](claim, measure, made),
+            outcome,
             "counted" if exact else f"{made.record.device.kind}: {made.record.device.name}",
             name(made.folder),
             rank(claim.scale) if exact else rank(made.record.preset),
         )
-        for made in shelf.measured(claim.task)
+        for made, outcome in outcomes
     ]
 
 

@@ -69,13 +69,10 @@ class Trained(_Part):
         return (self.arm,)
 
 
-class Paired(Trained):
+class Difference(Trained):
     """One arm less another, seed by seed, in the units of the metric. A tie has `expected: {within: [-m, m]}`."""
 
-    kind: Literal["paired"]
     reference: str
-    view: View = "time"
-    """``time``: results at the end of the budget. Otherwise the headline metric at the largest common position."""
     control: str = ""
     """Predictor that learns nothing which both arms must beat, for what they differ by to mean anything."""
 
@@ -83,6 +80,26 @@ class Paired(Trained):
     def arms(self) -> tuple[str, ...]:
         """Arms that it reads."""
         return (self.arm, self.reference)
+
+
+class Paired(Difference):
+    """Of two arms of one comparison."""
+
+    kind: Literal["paired"]
+    view: View = "time"
+    """``time``: results at the end of the budget. Otherwise the headline metric at the largest common position."""
+
+
+class TwoBudgets(Difference):
+    """Of an arm that had a share of the reference's budget; each was annealed to its own end."""
+
+    kind: Literal["two-budgets"]
+    share: float = Field(gt=0, lt=1)
+    """Of the reference's budget."""
+    curve: str = ""
+    """Scaling curve over the budget, whose points are read beside comparisons of that name."""
+    commands: tuple[str, ...] = Field(min_length=1)
+    """What would test it."""
 
 
 class Reached(Trained):
@@ -180,5 +197,5 @@ class Untestable(_Part):
 
 
 Measure = Annotated[
-    Paired | Reached | Counted | Timed | Slope | PublishedEntry | Untestable, Field(discriminator="kind")
+    Paired | TwoBudgets | Reached | Counted | Timed | Slope | PublishedEntry | Untestable, Field(discriminator="kind")
 ]

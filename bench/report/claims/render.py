@@ -12,6 +12,7 @@ from bench.report import text
 from bench.report.claims.judge import STATUSES, Verdict
 from bench.report.claims.read import TASKS
 from bench.report.paper.layout import Column, PaperTable, to_latex
+from bench.store.derived import write_derived
 from bench.store.files import write_bytes
 
 TITLES = {
@@ -40,12 +41,24 @@ CSV = (
 """Columns of ``claims.csv``."""
 
 
-def write(verdicts: Sequence[Verdict], out: Path) -> list[Path]:
-    """Write ``claims.md``, ``claims.csv`` and ``claims.tex`` into `out`, and return their paths."""
-    contents = {"claims.md": to_markdown(verdicts), "claims.csv": to_csv(verdicts), "claims.tex": to_tex(verdicts)}
-    for name, content in contents.items():
+def write(verdicts: Sequence[Verdict], folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write ``claims.md``, ``claims.csv`` and ``claims.tex`` into `out`, and return their paths.
+
+    Beside them, ``derived.json`` names the `folders` of the results that the verdicts are from.
+
+    Raises:
+        UserError: one of `folders` is no result folder.
+    """
+    write_derived(out, "claims", folders)
+    made = contents(verdicts)
+    for name, content in made.items():
         write_bytes(out / name, content.encode())
-    return [out / name for name in contents]
+    return [out / name for name in made]
+
+
+def contents(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """File name to content."""
+    return {"claims.md": to_markdown(verdicts), "claims.csv": to_csv(verdicts), "claims.tex": to_tex(verdicts)}
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:

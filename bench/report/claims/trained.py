@@ -9,7 +9,7 @@ from bench.contracts import Metric
 from bench.errors import UserError
 from bench.report import text
 from bench.report.claims.folders import Trial
-from bench.report.claims.measures import Paired, Reached, Trained
+from bench.report.claims.measures import Difference, Paired, Reached, Trained, TwoBudgets
 from bench.report.claims.outcome import Outcome, asked, decide
 from bench.report.claims.read import Claim
 from bench.report.paper.layout import as_printed
@@ -32,26 +32,30 @@ def reached(claim: Claim, measure: Reached, trial: Trial) -> Outcome:
     return _decided(claim, measure, shown, found.interval, found.number)
 
 
-def paired(claim: Claim, measure: Paired, trial: Trial) -> Outcome:
+def paired(claim: Claim, measure: Difference, trial: Trial) -> Outcome:
     """One arm less another, seed by seed."""
     metric, (arm, reference) = _metric(claim, measure, trial), trial.arms(measure)
-    if measure.view == "time":
+    view = measure.view if isinstance(measure, Paired) else "time"
+    if view == "time":
         sides = arm.finals[metric.name], reference.finals[metric.name]
     else:
-        sides = _at_common(trial.summary, arm, reference, measure.view)
+        sides = _at_common(trial.summary, arm, reference, view)
     found = stats.paired_difference(*sides, higher_is_better=metric.higher_is_better)
     difference = text.with_interval(
         text.fixed(found.mean, metric.digits, signed=True), text.ends(found.interval, metric.digits, signed=True)
     )
-    where = "" if measure.view == "time" else f" at equal {measure.view}"
+    where = "" if view == "time" else f" at equal {view}"
     shown = f"{measure.arm} - {measure.reference}: {metric.label} {difference}{where}"
     shown += f"{_about(trial, (arm, reference), found.count)}; {asked(claim, measure.expected)}"
-    if not trial.summary.conclusive:
-        return Outcome(None, shown, f"inconclusive: {gate_sentence(trial.summary)}", found.count)
+    for summary in trial.summaries:
+        if not summary.conclusive:
+            return Outcome(None, shown, f"inconclusive: {gate_sentence(summary)}", found.count)
     beaten = _beaten(claim, measure, trial, metric)
     if beaten:
         return Outcome(None, shown, beaten, found.count)
-    size = "" if claim.value is None else f", the claim is of {as_printed(claim.value)}"
+    size = (
+        "" if claim.value is None or isinstance(measure, TwoBudgets) else f", the claim is of {as_printed(claim.value)}"
+    )
     least = f": a difference of {text.fixed(found.detectable, metric.digits)} would show (MDE){size}"
     return _decided(claim, measure, shown, found.interval, found.count, 0.0, "" if found.detectable is None else least)
 
@@ -86,7 +90,7 @@ def _metric(claim: Claim, measure: Trained, trial: Trial) -> Metric:
     return found
 
 
-def _beaten(claim: Claim, measure: Paired, trial: Trial, metric: Metric) -> str:
+def _beaten(claim: Claim, measure: Difference, trial: Trial, metric: Metric) -> str:
     """Why the arms' difference means nothing: one of them does not beat the control."""
     if not measure.control:
         return ""
@@ -127,6 +131,6 @@ def _about(trial: Trial, arms: tuple[ArmSummary, ...], seeds: int) -> str:
     """What is behind a number."""
     runs = [run for arm in arms for run in arm.runs]
     flagged, lost = sum(bool(run.finished and run.facts.flags) for run in runs), sum(not run.finished for run in runs)
-    said = f" ({trial.comparison.record.preset}, {seeds} seed{'' if seeds == 1 else 's'}"
+    said = f" ({trial.told}, {seeds} seed{'' if seeds == 1 else 's'}"
     said += f", {flagged} of {len(runs)} runs flagged" if flagged else ""
     return said + (f", {lost} of {len(runs)} not finished" if lost else "") + ")"

@@ -69,15 +69,13 @@ def write(folders: Sequence[Path], out: Path | None = None) -> list[Path]:
     return paths
 
 
-def differences(folder: Path) -> list[str]:
-    """Names of the stored tables of a folder that do not follow from its records; absent ones too."""
-    efficiency, published = _read(folder)
-    wrong = []
-    for name, content in render(efficiency, published).items():
-        path = folder / RENDERED / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != content:
-            wrong.append(name)
-    return wrong
+def contents(folder: Path) -> dict[str, str]:
+    """File name to content of all tables of a folder.
+
+    Raises:
+        UserError: the folder holds no finished measurements, or those of a task without tables.
+    """
+    return render(*_read(folder))
 
 
 def render(efficiency: Efficiency, published: Mapping[str, Published]) -> dict[str, str]:

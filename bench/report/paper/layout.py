@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.report import text
 from bench.stats import Estimate
@@ -43,6 +43,18 @@ def ratio(value: Any) -> str:
     return text.fixed(value, 4)
 
 
+class Shown(NamedTuple):
+    """A value beside the text that a reader sees, where rows of a column have digits of their own."""
+
+    text: str
+    value: float | Estimate | None
+    """What the CSV file holds."""
+
+    def __str__(self) -> str:
+        """What a reader sees."""
+        return self.text
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table."""
@@ -50,7 +62,8 @@ class Column:
     key: str
     """Heading in the CSV file; an `Estimate` has two more, with ``_low`` and ``_high``."""
     heading: str
-    show: Callable[[Any], str] = str
+    show: Callable[[Any], str] | None = str
+    """None: the column is for the CSV file alone."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +81,46 @@ class PaperTable:
     """Where the published numbers come from."""
     names: int = 1
     """Leading columns that name the row."""
+    bold: frozenset[tuple[int, str]] = frozenset()
+    """Number of the row, and key of the column."""
+    ruled: str = ""
+    """Key of a column: LaTeX has a rule wherever that changes from row to row."""
+    prose: bool = False
+    """Whether cells are sentences: LaTeX breaks them into lines, all columns being of one width."""
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """The columns that a reader sees."""
+        return tuple(column for column in self.columns if column.show is not None)
 
     def cells(self) -> list[list[str]]:
         """Rows as text."""
         return [
-            [text.NOTHING if row.get(column.key) is None else column.show(row[column.key]) for column in self.columns]
+            [
+                text.NOTHING if row.get(column.key) is None or column.show is None else column.show(row[column.key])
+                for column in self.shown
+            ]
             for row in self.rows
+        ]
+
+    def marked(self, mark: Callable[[str], str], escape: Callable[[str], str]) -> list[list[str]]:
+        """`cells`, escaped, and marked where they are bold."""
+        return [
+            [
+                mark(escape(cell)) if (number, column.key) in self.bold else escape(cell)
+                for column, cell in zip(self.shown, row, strict=True)
+            ]
+            for number, row in enumerate(self.cells())
         ]
 
 
 def to_markdown(table: PaperTable) -> str:
     """The table for people."""
-    headings = [column.heading for column in table.columns]
+    headings = [text.escape_markdown(column.heading) for column in table.shown]
     rule = ["---" if index < table.names else "--:" for index in range(len(headings))]
+    cells = table.marked("**{}**".format, text.escape_markdown)
     lines = [f"## {text.escape_markdown(table.title)}", ""]
-    lines += [f"| {' | '.join(map(text.escape_markdown, row))} |" for row in (headings, rule, *table.cells())]
+    lines += [f"| {' | '.join(row)} |" for row in (headings, rule, *cells)]
     lines += ["", *(f"- {text.escape_markdown(note)}" for note in (*table.notes, *table.sources))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -92,9 +130,13 @@ def to_latex(table: PaperTable) -> str:
     escape = text.escape_latex
 
     def line(cells: list[str]) -> str:
-        return " & ".join(map(escape, cells)) + r" \\"
+        return " & ".join(cells) + r" \\"
 
-    wide = len(table.columns) > WIDE
+    wide = len(table.shown) > WIDE
+    body = [line(row) for row in table.marked(r"\textbf{{{}}}".format, escape)]
+    for number in range(len(body) - 1, 0, -1):
+        if table.ruled and table.rows[number][table.ruled] != table.rows[number - 1][table.ruled]:
+            body.insert(number, r"\midrule")
     lines = [
         r"% Needs \usepackage{booktabs" + (",graphicx" if wide else "") + "}.",
         *(f"% {source}" for source in table.sources),
@@ -103,17 +145,24 @@ def to_latex(table: PaperTable) -> str:
         r"\small",
         rf"\caption{{{escape(table.title)}.{''.join(' ' + escape(note) for note in table.notes)}}}",
         *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
-        rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.columns) - table.names)}}}",
+        rf"\begin{{tabular}}{{{_alignment(table)}}}",
         r"\toprule",
-        line([column.heading for column in table.columns]),
+        line([escape(column.heading) for column in table.shown]),
         r"\midrule",
-        *map(line, table.cells()),
+        *body,
         r"\bottomrule",
         r"\end{tabular}",
         *(["}"] if wide else []),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _alignment(table: PaperTable) -> str:
+    columns = len(table.shown)
+    if table.prose:
+        return rf"p{{{0.9 / columns:.3f}\linewidth}}" * columns
+    return "l" * table.names + "r" * (columns - table.names)
 
 
 def to_csv(table: PaperTable) -> str:
@@ -134,6 +183,8 @@ def to_csv(table: PaperTable) -> str:
 
 
 def _csv_cells(key: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Shown):
+        value = value.value
     if isinstance(value, Estimate):
         ends = value.interval or (math.nan, math.nan)
         return [(key, _plain(value.value)), (f"{key}_low", _plain(ends[0])), (f"{key}_high", _plain(ends[1]))]

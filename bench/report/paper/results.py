@@ -1,0 +1,67 @@
+"""Every table that published numbers stand in, from whatever results there are: measurements, trained comparisons, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report import paper, scaling
+from bench.report.paper.trained import write_trained
+from bench.store.efficiency import RECORD as EFFICIENCY
+from bench.store.efficiency import RENDERED
+from bench.store.results import COMPARISON, expand, record_of
+from bench.store.scaling import RECORD as SCALING
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Result folders by kind."""
+
+    efficiency: tuple[Path, ...]
+    comparisons: tuple[Path, ...]
+    scaling: tuple[Path, ...]
+
+
+def find_results(folders: Sequence[Path]) -> Results:
+    """Results among `folders`, and below those that are none. What lies inside a folder of curves is part of it.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    kinds: dict[str | None, list[Path]] = {EFFICIENCY: [], COMPARISON: [], SCALING: []}
+    for folder in expand(folders):
+        kinds[record_of(folder)].append(folder)
+    return Results(tuple(kinds[EFFICIENCY]), tuple(kinds[COMPARISON]), tuple(kinds[SCALING]))
+
+
+def write_all(folders: Sequence[Path] | None, out: Path | None = None) -> list[Path]:
+    """Write the tables and figures of all results, and return the folders that they lie in.
+
+    Args:
+        folders: results, or folders that hold some; None: all that are published, or else the newest measurement under ``runs``.
+        out: where to; by default trained tables go to ``results/paper``, those of a measurement or of curves into it. Curves
+            stay there whatever `out` is.
+
+    Raises:
+        UserError: there is no result, or one is unfinished or damaged.
+    """
+    if folders is None:
+        published = [RESULTS] if any(RESULTS.glob(f"*/*/{COMPARISON}")) else []
+        found = find_results(published or paper.find())
+    else:
+        found = find_results(folders)
+    alone = len(found.efficiency) == 1 and not found.comparisons
+    jobs: list[tuple[Callable[..., object], Any, Path]] = []
+    if found.comparisons:
+        jobs.append((write_trained, found.comparisons, RESULTS / RENDERED if out is None else out))
+    for folder in found.efficiency:
+        place = folder / RENDERED if out is None else out if alone else out / folder.name
+        jobs.append((paper.write, [folder], place))
+    jobs += [(scaling.write, folder, folder / RENDERED) for folder in found.scaling]
+    for write, source, place in jobs:
+        write(source, place)
+    return sorted(place for _, _, place in jobs)

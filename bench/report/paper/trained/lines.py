@@ -1,0 +1,140 @@
+"""A published table beside a comparison of ours as numbers: a line a published row and column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from bench import stats
+from bench.contracts import Metric
+from bench.errors import UserError
+from bench.report.claims.folders import Trial
+from bench.report.paper.trained.published import Measure, PublishedTable, Row
+from bench.report.summary import ArmSummary, bold_arms
+from bench.stats import Estimate, Interval
+
+SAME, OPPOSITE, OPEN = "same direction", "opposite", "not settled"
+TIE, NO_RANKING = "published as equal", "inconclusive"
+AGREEMENTS = (SAME, OPPOSITE, OPEN, TIE, NO_RANKING)
+"""What our difference says of a published one; the fourth: ours is none, theirs is."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row in one column; differences are those from the row it is compared with."""
+
+    row: Row
+    measure: Measure
+    published: float | None
+    published_difference: float | None
+    metric: Metric | None = None
+    """Ours; None where nothing of ours stands beside it."""
+    arm: ArmSummary | None = None
+    ours: Estimate | None = None
+    """In the published unit. Mean over seeds with its interval; a predictor that learns nothing has none."""
+    difference: Estimate | None = None
+    """In the published unit, paired by seed."""
+    agreement: str = ""
+    """One of `AGREEMENTS`, or empty."""
+    bold: bool = False
+
+    @property
+    def digits(self) -> int:
+        """Behind the point of ours in the published unit."""
+        return max(0, self.metric.digits - round(math.log10(self.measure.factor))) if self.metric else 0
+
+
+def make_lines(table: PublishedTable, trial: Trial | None) -> tuple[Line, ...]:
+    """Every row that has something to show, column by column. Without a trial only what is published.
+
+    Raises:
+        UserError: the comparison has no metric of the name that a column asks for.
+    """
+    ours = _Ours(table, trial) if trial else None
+    lines = []
+    for measure in table.measures:
+        for row in table.rows:
+            line = Line(row, measure, row.value(measure), table.published_difference(row, measure))
+            if ours and measure.ours and (row.arm or row.baseline):
+                line = ours.beside(line)
+            without = not (row.values or row.differences) or row.label == table.reference
+            if (line.published, line.published_difference) != (None, None) or (without and line.ours is not None):
+                lines.append(line)
+    return tuple(lines)
+
+
+class _Ours:
+    """The arms and baselines of one comparison by what a table calls them."""
+
+    def __init__(self, table: PublishedTable, trial: Trial) -> None:
+        self.table, self.comparison, self.summary = table, trial.comparison, trial.summary
+        of_policy = trial.summary.of_policy(table.policy or trial.comparison.policies[0])
+        self.arms = {arm.arm.label: arm for arm in of_policy}
+        shown = [self.arms[label] for label in dict.fromkeys(row.arm for row in table.rows) if label in self.arms]
+        asked = {measure.ours for measure in table.measures}
+        metrics = tuple(metric for metric in trial.comparison.metrics if metric.name in asked)
+        among = replace(trial.summary, arms=tuple(shown), comparison=replace(trial.comparison, metrics=metrics))
+        self.bold = bold_arms(among) if len(shown) > 1 else {}
+
+    def beside(self, line: Line) -> Line:
+        """The line with ours."""
+        metric = self._metric(line.measure)
+        arm = self.arms.get(line.row.arm)
+        values = self._values(line.row, metric)
+        if not values:
+            return replace(line, metric=metric, arm=arm)
+        factor = line.measure.factor
+        ours = stats.mean_interval(list(values.values())) if arm else Estimate(next(iter(values.values())), None, 0)
+        difference, agreement = self._difference(line, metric, values)
+        bold = arm is not None and self.bold.get(metric.name, {}).get(arm.arm.name, False)
+        return replace(
+            line, metric=metric, arm=arm, ours=_times(ours, factor),
+            difference=difference and _times(difference, factor), agreement=agreement, bold=bold,
+        )  # fmt: skip
+
+    def _difference(self, line: Line, metric: Metric, values: Mapping[int, float]) -> tuple[Estimate | None, str]:
+        other = self.table.against(line.row)
+        against = self._values(other, metric) if other else {}
+        if other is None or not against:
+            return None, ""
+        found = stats.paired_difference(values, against)
+        if found.count == 0:
+            return None, ""
+        constant = bool(line.row.baseline and other.baseline)
+        difference = Estimate(found.mean, None if constant else found.interval, found.count)
+        settled = constant or found.significant
+        return difference, self._agreement(line.published_difference, found.mean, settled)
+
+    def _agreement(self, published: float | None, ours: float, settled: bool) -> str:
+        if published is None:
+            return ""
+        if not self.summary.conclusive:
+            return NO_RANKING
+        if not settled or ours == 0:
+            return OPEN
+        if published == 0:
+            return TIE
+        return SAME if (ours > 0) == (published > 0) else OPPOSITE
+
+    def _values(self, row: Row, metric: Metric) -> Mapping[int, float]:
+        """Seed -> what a row reaches; a predictor that learns nothing reaches the same at each."""
+        if row.arm:
+            return self.arms[row.arm].finals[metric.name] if row.arm in self.arms else {}
+        entry = next((entry for entry in self.comparison.learn_nothing if entry.name == row.baseline), None)
+        value = entry.value(metric) if entry else None
+        return {} if value is None else dict.fromkeys(self.comparison.record.seeds, value)
+
+    def _metric(self, measure: Measure) -> Metric:
+        found = next((metric for metric in self.comparison.metrics if metric.name == measure.ours), None)
+        if found is None:
+            known = ", ".join(metric.name for metric in self.comparison.metrics)
+            raise UserError(
+                f"{self.table.name}: measures: {measure.ours!r} is no metric of {self.comparison.folder}; it has: {known}"
+            )
+        return found
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    interval = estimate.interval and Interval(factor * estimate.interval.low, factor * estimate.interval.high)
+    return Estimate(factor * estimate.value, interval, estimate.number)
