@@ -16,7 +16,7 @@ from bench import PROTOCOL, __version__, cli
 from tests.experiment.helpers import TASK, Outcome, content, isochron, write_yaml
 
 COMMANDS = (
-    "run", "resume", "extend", "plan", "replay", "verify", "tables", "publish", "parity", "check", "probe", "aa", "list",
+    "run", "resume", "extend", "plan", "replay", "verify", "tables", "publish", "parity", "check", "probe", "aa", "list", "seeds",
     "doctor", "tokens", "convert-re10k", "measure-efficiency", "paper-tables",
     "claims", "bundle", "compare", "report", "scaling-curve",
 )  # fmt: skip
@@ -237,10 +237,10 @@ def test_as_a_process_a_mistake_is_one_line_and_a_code(tmp_path: Path, repo_root
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
     command = [sys.executable, "-m", "bench", "list", "planets"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60, check=False
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "isochron: list 'planets': is none of architectures, tasks, comparisons, presets\n"
+    assert done.stderr == "isochron: list 'planets': is none of architectures, tasks, comparisons, curves, presets\n"
 
 
 # -------------------------------------------------------------------------------------- what looks and starts nothing

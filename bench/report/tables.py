@@ -55,9 +55,9 @@ class Table:
     """One an arm and policy, then the baselines that learn nothing: what ``table.csv`` holds. Same keys in each."""
 
 
-def build(comparison: Comparison) -> Table:
-    """Compute every cell from the records of a result folder. Only finished runs contribute numbers."""
-    summary = summarise(comparison)
+def build(comparison: Comparison, summary: Summary | None = None) -> Table:
+    """Compute every cell from the records of a result folder, or from its `summary`. Only finished runs contribute numbers."""
+    summary = summary or summarise(comparison)
     pairs = compare(summary)
     bold = bold_arms(summary)
     record = comparison.record

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import page
-from tests.report import fake_page
+from tests.report import fake_page, planted_curves
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: install th
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A page of two comparisons, one measurement, and verdicts."""
+    """A page of two comparisons, one measurement, scaling curves, and verdicts."""
     place = tmp_path_factory.mktemp("report")
     folders = [
         fake_page.write(place / "cpu-2core" / "nvs-tiny"),
@@ -30,6 +30,9 @@ def report(tmp_path_factory):
             comparison={"name": fake_page.HOSTILE},
         ),
         ROOT / "results" / "cpu-2core" / "efficiency-tracking-tiny",
+        planted_curves.write_costs(
+            place / "cpu-2core" / "scaling", {"linear": lambda x: 3 * x, "square": lambda x: x**2}
+        ),
     ]
     verdicts = [fake_page.verdict(number, folders=("cpu-2core/nvs-tiny",)) for number in range(6)]
     return page.write(folders, place / "report.html", verdicts)
@@ -83,7 +86,7 @@ def column(tab, table, number):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_wider_than_the_screen(open_page, size, theme):
     tab = open_page("overview", size, theme)
-    for part in ("overview", "nvs-tiny", "trouble", "efficiency-tracking-tiny", "reading", "all"):
+    for part in ("overview", "nvs-tiny", "trouble", "efficiency-tracking-tiny", "scaling", "reading", "all"):
         tab.evaluate(f"location.hash = '{part}'")
         tab.wait_for_function(f"document.querySelector('nav a[aria-current]').hash === '#{part}'")
         assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], part
@@ -176,12 +179,90 @@ def test_points_and_bars_tell_their_values(open_page):
     tab = open_page("nvs-tiny")
     point = tab.locator("#nvs-tiny .chart:visible .point").last
     point.hover()
-    assert tab.locator("#tip").inner_text() == point.get_attribute("data-tip")
+    mean, low, high, at = point.get_attribute("data-at").split("|")
+    told = tab.locator("#tip").inner_text()
+    assert told.splitlines()[0] == point.locator("..").get_attribute("data-title")
+    assert f"PSNR (dB) {mean} (seeds {low} to {high})" in told
+    assert f"at {at}, charged time" in told
     bar = tab.locator("#nvs-tiny .bar rect").nth(3)
     bar.hover()
     assert "backward" in tab.locator("#tip").inner_text()
     tab.keyboard.press("Escape")
     assert not tab.locator("#tip").is_visible()
+
+
+def test_quantities_of_a_scaling_curve_switch_and_keys_go_from_point_to_point(open_page):
+    tab = open_page("scaling")
+    buttons = tab.locator("#scaling .switch button")
+    assert buttons.all_inner_texts() == ["latency", "GFLOPs"]
+    buttons.nth(1).click()
+    drawing = tab.locator("#scaling .chart:visible svg")
+    assert drawing.count() == 1
+    assert drawing.get_attribute("aria-label").startswith("GFLOPs")
+    drawing.focus()
+    tips = []
+    for _ in range(6):
+        tab.keyboard.press("ArrowRight")
+        tips.append(tab.locator("#tip").inner_text())
+    assert len(set(tips)) == 6
+    assert "not fitted; the law says" in tips[-1]
+    tab.keyboard.press("ArrowLeft")
+    assert tab.locator("#tip").inner_text() == tips[-2]
+    tab.keyboard.press("Tab")
+    assert not tab.locator("#tip").is_visible()
+
+
+def test_every_cell_of_every_table_leads_to_its_record(open_page):
+    tab = open_page("all")
+    tab.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    untold = tab.evaluate(
+        """() => {
+          const panel = document.querySelector('#source');
+          const untold = [];
+          for (const cell of document.querySelectorAll('table tbody td')) {
+            panel.hidden = true;
+            cell.click();
+            const told = panel.hidden ? '' : panel.textContent;
+            if (!told.includes(cell.textContent.trim()) || !/json|bench.published/.test(told) || !/seed|no run|nothing is trained/.test(told)) untold.push(cell.closest('.view').id + ': ' + cell.textContent);
+          }
+          return untold;
+        }"""
+    )
+    assert untold == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_control_can_be_used_and_says_nothing_on_the_console(open_page, size):
+    tab = open_page("all", size)
+    used = tab.evaluate(
+        """() => {
+          const used = {};
+          const count = (name) => { used[name] = (used[name] || 0) + 1; };
+          for (const details of document.querySelectorAll('details')) { details.querySelector('summary').click(); count('details'); }
+          for (const button of [...document.querySelectorAll('button')]) { button.click(); count(button.closest('th') ? 'heading' : 'button'); }
+          for (const select of [...document.querySelectorAll('select')])
+            for (const option of [...select.options]) { select.value = option.value; select.dispatchEvent(new Event('change')); count('option'); }
+          for (const range of document.querySelectorAll('input[type=range]'))
+            for (const value of [range.min, range.max]) { range.value = value; range.dispatchEvent(new Event('input')); count('range'); }
+          for (const point of document.querySelectorAll('[data-tip], [data-at], [data-spent], [data-sample]')) {
+            point.dispatchEvent(new PointerEvent('pointerover', { bubbles: true }));
+            point.dispatchEvent(new MouseEvent('click', { bubbles: true }));
+            count('point');
+          }
+          for (const entry of document.querySelectorAll('.legend li'))
+            for (const kind of ['pointerenter', 'pointerleave']) { entry.dispatchEvent(new PointerEvent(kind)); count('legend'); }
+          return used;
+        }"""
+    )
+    assert all(used[kind] for kind in ("details", "heading", "button", "option", "range", "point", "legend"))
+    for link in tab.locator("a").all():
+        link.evaluate("link => link.click()")
+    tab.goto(f"{tab.url.partition('#')[0]}#all")
+    shown = tab.evaluate(
+        "[...document.querySelectorAll('thead th')].every((th) => th.querySelector('button') || th.closest('.samples'))"
+    )
+    assert shown, "each table sorts by each of its headings; samples have a chooser of their own"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
 
 
 def test_the_slider_moves_between_two_columns(open_page):
@@ -314,7 +395,5 @@ def test_everything_that_can_be_used_has_a_name(open_page):
           !(element.textContent.trim() || element.getAttribute('aria-label') || element.alt || element.closest('label'))).map((element) => element.outerHTML.slice(0, 80))"""
     )
     assert unnamed == []
-    doubled = tab.evaluate(
-        "() => { const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length - new Set(ids).size; }"
-    )
-    assert doubled == 0
+    ids = tab.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))

@@ -1,7 +1,9 @@
-"""What a page is made of, without training: result folders with pictures, and verdicts."""
+"""What a page is made of, without training: result folders with pictures, and verdicts; and what a browser finds in it."""
 
 from __future__ import annotations
 
+import json
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,3 +73,50 @@ def verdict(number: int = 0, **changes: Any) -> Any:
         "cost": "",
     }
     return SimpleNamespace(**said | changes)
+
+
+class Reader(HTMLParser):
+    """What a browser would find: elements with their attributes, tables by section, scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.bold: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.style, self.text = "", ""
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag == "script":
+            self.scripts.append((dict(attributes), ""))
+        elif tag == "b":
+            self.bold.append("")
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        inside = self._open[-1] if self._open else ""
+        if inside == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif inside == "style":
+            self.style += data
+        else:
+            self.text += data
+            if any(cell in self._open for cell in ("td", "th")):
+                self.rows[-1][-1] += data
+            if "b" in self._open:
+                self.bold[-1] += data
+
+    @property
+    def data(self) -> list[dict]:
+        return [json.loads(content) for attributes, content in self.scripts if attributes.get("type")]

@@ -1,77 +1,25 @@
 import base64
 import hashlib
-import itertools
 import json
-import math
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from bench.errors import UserError
 from bench.report import page, tables
-from bench.report.page import comparison, curves, ledger, pictures, samples
+from bench.report.page import comparison, curves
 from bench.report.page.provenance import of_rows
-from bench.report.summary import VIEWS, summarise
+from bench.report.summary import summarise
 from bench.store.read import open_comparison
 from tests.report import fake_page
-from tests.report.fake_page import HOSTILE
+from tests.report.fake_page import HOSTILE, Reader
 from tests.report.fake_store import ARMS, FakeArm
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Reader(HTMLParser):
-    """What a browser would find: elements with their attributes, tables by section, scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self.bold: list[str] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.style, self.text = "", ""
-        self._open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self._open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-        elif tag == "script":
-            self.scripts.append((dict(attributes), ""))
-        elif tag == "b":
-            self.bold.append("")
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        inside = self._open[-1] if self._open else ""
-        if inside == "script":
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        elif inside == "style":
-            self.style += data
-        else:
-            self.text += data
-            if any(cell in self._open for cell in ("td", "th")):
-                self.rows[-1][-1] += data
-            if "b" in self._open:
-                self.bold[-1] += data
-
-    @property
-    def data(self) -> list[dict]:
-        return [json.loads(content) for attributes, content in self.scripts if attributes.get("type")]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +105,7 @@ def test_names_from_outside_are_text_and_nothing_else(tmp_path):
     said = fake_page.verdict(reason=HOSTILE, folders=(HOSTILE,), status=HOSTILE)
     read = Reader(page.render([folder], [said]))
     assert HOSTILE in read.text
-    assert len([tag for tag, _ in read.elements if tag == "script"]) == len(read.scripts) == 2
+    assert len([tag for tag, _ in read.elements if tag == "script"]) == len(read.scripts) == 3
     assert not any(attributes.get("src") == "x" for _, attributes in read.elements)
     assert not any("onerror" in attributes for _, attributes in read.elements)
     assert f"{HOSTILE} (fill)" in read.data[0]["samples"]["arms"]
@@ -228,7 +176,7 @@ def test_mistakes_are_named_and_nothing_is_written(folder, tmp_path):
     out = tmp_path / "report.html"
     with pytest.raises(UserError, match="none is given"):
         page.write([], out)
-    with pytest.raises(UserError, match=r"holds neither comparison\.json nor efficiency\.json"):
+    with pytest.raises(UserError, match=r"holds no comparison\.json, efficiency\.json or scaling\.json"):
         page.write([folder, tmp_path], out)
     with pytest.raises(UserError, match="name a file"):
         page.write([folder], tmp_path)
@@ -280,214 +228,3 @@ def test_commit_and_device(folder, tmp_path):
     origin = Reader(page.render([copy])).data[0]["origin"]
     assert origin["commit"] == "abc123, with changes (provenance/git.diff)"
     assert origin["device"] == "Fake 2-core CPU, 1 thread, torch 2.15.0"
-
-
-# ---------------------------------------------------------------------------------------------------- curves, bars
-
-
-def test_curves_show_the_mean_over_seeds_in_every_view(full):
-    summary = summarise(full)
-    charts = curves.charts(summary)
-    assert tuple(chart.view for chart in charts) == VIEWS
-    for chart in charts:
-        for arm, line in zip(summary.arms, chart.lines, strict=True):
-            ends = [curve.quality[-1] for curve in summary.curves[arm.arm.name].values()]
-            last = line.points[-1]
-            assert (last.mean, last.lowest, last.highest) == tuple(
-                f"{value:.2f}" for value in (np.mean(ends), min(ends), max(ends))
-            )
-            assert [point.annealed for point in line.points] == [False, False, False, False, True]
-            assert sorted(point.x for point in line.points) == [point.x for point in line.points]
-
-
-def test_better_is_higher_on_the_page(full):
-    chart = curves.charts(summarise(full))[0]
-    points = sorted((point for line in chart.lines for point in line.points), key=lambda point: float(point.mean))
-    assert points[0].y > points[-1].y
-    assert all(0 < point.y < curves.HEIGHT and 0 < point.x < curves.WIDTH for point in points)
-
-
-def test_a_start_that_would_squash_the_rest_is_cut_off_and_the_page_says_so(folder, tmp_path):
-    assert not any(chart.cut for chart in curves.charts(summarise(open_comparison(folder))))
-    copy = shutil.copytree(folder, tmp_path / "x")
-    for path in copy.glob("runs/*/*/evals.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        for record in lines[0]["records"]:
-            record["psnr"] = -300.0
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    chart = curves.charts(summarise(open_comparison(copy)))[0]
-    assert chart.cut
-    assert all(line.points[0].y > curves.HEIGHT > line.points[1].y for line in chart.lines)
-    read = Reader(page.render([copy]))
-    assert "The untrained start lies outside" in read.text
-    assert any("-300.00" in row for row in read.rows)
-
-
-@given(st.lists(st.floats(curves.TOP, curves.HEIGHT - curves.BOTTOM), max_size=6))
-def test_names_of_baselines_do_not_overlap_and_stay_within(heights):
-    placed = curves._apart(sorted(heights, reverse=True))
-    assert all(before - after >= 15 - 1e-9 for before, after in itertools.pairwise(placed))
-    assert all(curves.TOP < height <= curves.HEIGHT for height in placed)
-
-
-def test_one_seed_has_no_band(single):
-    assert {line.band for chart in curves.charts(summarise(single)) for line in chart.lines} == {""}
-
-
-def test_a_baseline_far_away_is_told_and_not_drawn(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "x")
-    found = json.loads((copy / "references.json").read_text())
-    for record in found[0]["records"]:
-        record["psnr"] = -400.0
-    (copy / "references.json").write_text(json.dumps(found))
-    chart = curves.charts(summarise(open_comparison(copy)))[0]
-    assert chart.beyond == ("mean colour: -400.00",)
-    assert [label for _, _, label in chart.references] == ["nearest view", "depth warp"]
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-4, 1e6))
-def test_ticks_are_round_even_and_within(low, span):
-    found = [value for value, _ in curves.ticks(low, low + span)]
-    assert 2 <= len(found) <= 12
-    steps = np.diff(found)
-    assert np.allclose(steps, steps[0], rtol=1e-6, atol=1e-9)
-    assert found[0] >= low - 1e-6 * span
-    assert found[-1] <= low + span + 1e-6 * span
-    assert re.fullmatch(r"(1|2|2\.5|5)(\.0+)?e[+-]\d+", f"{steps[0]:.1e}") or math.isclose(
-        steps[0] % 1, 0, abs_tol=1e-6
-    )
-
-
-def test_ticks_are_written_with_the_digits_that_they_have():
-    assert curves.ticks(0.0, 10.0) == [(value, f"{value:.0f}") for value in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)]
-    assert [shown for _, shown in curves.ticks(0.0, 0.5)] == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5"]
-
-
-def test_bars_hold_every_second(full):
-    made = ledger.gather(summarise(full).arms, full.record.budget_s)
-    for bar in made.bars:
-        assert math.isclose(sum(float(part.seconds) for part in bar.parts), float(bar.total), rel_tol=0.01)
-        for before, after in itertools.pairwise(bar.parts):
-            assert math.isclose(before.left + before.width, after.left, abs_tol=0.02)
-        assert bar.parts[-1].left + bar.parts[-1].width <= 100.01
-    assert 0 < made.budget < 100
-
-
-# -------------------------------------------------------------------------------------------------------- pictures
-
-
-def test_the_layout_is_that_of_the_tasks_grid():
-    source = (ROOT / "bench" / "tasks" / "grid.py").read_text()  # read, not imported: it imports torch
-    said = tuple(int(re.search(rf"^{name} = (\d+)$", source, re.M)[1]) for name in ("GAP", "HEADER"))
-    assert said == (pictures.GAP, pictures.HEADER) == (fake_page.GAP, fake_page.HEADER)
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 6), st.integers(1, 9), st.sampled_from((64, 128, 132, 192)))
-def test_tiles_are_cut_where_they_were_laid(rows, columns, edge):
-    tiles = pictures.cut(fake_page.grid(rows, columns, edge, factor=1))
-    assert tiles.shape == (rows, columns, edge, edge, 3)
-    for row, column in ((0, 0), (rows - 1, columns - 1)):
-        assert (tiles[row, column] == fake_page.tile(row, column, edge)).all()
-
-
-def test_a_picture_without_gaps_is_no_grid():
-    assert pictures.cut(np.zeros((150, 150, 3), np.uint8)).shape[:2] == (1, 1)
-    assert pictures.cut(np.zeros((22, 22, 3), np.uint8)) is None
-
-
-def test_whole_pixel_enlargement_is_undone_without_a_loss(folder):
-    grid = comparison.gather(open_comparison(folder), "x").grid
-    assert grid.size == (64, 64)
-    assert not grid.lossy
-    assert grid.columns == ("input 1", "input 2", "ground truth", *(arm.name for arm in ARMS))
-    assert grid.first_arm == 3
-
-
-def test_heavy_pictures_are_reduced_and_the_page_says_so(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "x")
-    noise = np.random.default_rng(0).integers(0, 250, (20 + 304 + 300, 7 * 304 - 4, 3), np.uint8)
-    for gap in range(1, 7):
-        noise[:, gap * 304 - 4 : gap * 304] = 255
-    noise[320:324] = 255
-    Image.fromarray(noise).save(copy / "pictures" / "grid.png")
-    grid = comparison.gather(open_comparison(copy), "x").grid
-    assert grid.size == (pictures.LARGEST, pictures.LARGEST)
-    assert grid.lossy
-    assert "pictures/grid.png is the original" in page.render([copy])
-
-
-def test_rows_know_their_samples(folder):
-    grid = comparison.gather(open_comparison(folder), "x").grid
-    assert grid.samples == {f"scene-000{row // 2}/target-{row % 2}": (row,) for row in range(4)}
-    assert grid.rows[3] == "scene-0001/target-1"
-
-
-@pytest.mark.parametrize(
-    ("task", "names", "expected"),
-    [
-        ("nvs", ["test/0000/03", "test/0000/05", "test/0001/13"], {"test/0000/03": (0,), "test/0001/13": (1,)}),
-        ("vos", ["t/clip-0/object-1", "t/clip-0/object-2"], {"t/clip-0/object-1": (0, 1, 2), "t/clip-0/object-2": (0, 1, 2)}),
-        ("openvocab", ["a", "b"], {"a": (0,), "b": (1,)}),
-        ("tracking", ["q", "b"], {"q": (0, 1, 2)}),
-        ("hydrology", ["q", "b"], {"q": (0, 1, 2, 3, 4, 5)}),
-        ("someone-elses", ["a", "b"], {}),
-    ],
-)  # fmt: skip
-def test_rows_of_each_task(task, names, expected):
-    assert pictures._shown(task, 6, names, ["q"]) == expected
-
-
-def test_a_damaged_picture_is_named(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "x")
-    (copy / "pictures" / "grid.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"grid\.png: cannot be read"):
-        page.render([copy])
-
-
-def test_without_pictures_there_is_no_such_part(tmp_path):
-    assert comparison.gather(open_comparison(fake_page.write(tmp_path / "x", pictures=False)), "x").grid is None
-
-
-# --------------------------------------------------------------------------------------------------------- samples
-
-
-def test_a_sample_has_the_mean_over_the_finished_seeds(trouble):
-    summary = summarise(trouble)
-    found = samples.gather(summary)
-    arm = summary.arms[1]
-    column = found["values"][0][found["arms"].index(arm.title)]
-    for place, name in enumerate(found["names"]):
-        values = [r["psnr"] for run in arm.finished for r in run.result.records if r["sample"] == name]
-        assert len(values) == 2
-        assert column[place] == round(sum(values) / 2, 3)
-
-
-def test_what_learns_nothing_can_be_chosen_too(full):
-    found = samples.gather(summarise(full))
-    assert found["compared"] == len(ARMS)
-    assert found["arms"][-1] == "depth warp (learns nothing)"
-    assert [metric["label"] for metric in found["metrics"]] == ["PSNR (dB)", "SSIM", "ST-LPIPS"]
-    assert all(len(column) == len(found["names"]) == 16 for columns in found["values"] for column in columns)
-
-
-def test_a_pooled_metric_of_one_sample_is_its_own_quotient():
-    from bench.contracts import Metric
-
-    pooled = Metric("miou", "mIoU (%)", True, digits=1, aggregate="pooled")
-    assert samples._alone({"sky": [1, 4], "sea": [3, 4]}, pooled) == 50.0
-    assert samples._mean([], pooled) is None
-    assert samples._mean([{"sky": [0, 0]}], pooled) is None
-
-
-# ------------------------------------------------------------------------------------------------------ efficiency
-
-
-def test_a_measurement_without_training_shows_its_tables_and_figures():
-    folder = ROOT / "results" / "cpu-2core" / "efficiency-tracking-tiny"
-    read = Reader(page.render([folder]))
-    stored = (folder / "paper" / "tables.md").read_text(encoding="utf-8")
-    for title in re.findall(r"^## (.+)$", stored, re.M):
-        assert title.replace("\\", "") in read.text
-    assert any((a.get("src") or "").startswith("data:image/png") for tag, a in read.elements if tag == "img")
-    assert read.data[0]["sources"][0]["files"][0] == "counts.jsonl"

@@ -19,20 +19,23 @@ from markupsafe import Markup
 
 from bench import PROTOCOL, __version__
 from bench.errors import UserError
-from bench.report.page import efficiency
+from bench.report.page import beside, efficiency, scaling
 from bench.report.page.comparison import ComparisonPage, gather
 from bench.report.page.curves import HEIGHT, MARKS, WIDTH
-from bench.report.page.provenance import shown_folder
+from bench.report.page.provenance import FILES, shown_folder
+from bench.report.page.scaling import ScalingPage
 from bench.report.plots import CHARGED, UNCHARGED
 from bench.store.efficiency import RECORD, open_efficiency
 from bench.store.files import write_bytes
 from bench.store.read import open_comparison
+from bench.store.results import COMPARISON, record_of
+from bench.store.scaling import COSTS, open_scaling
+from bench.store.scaling import RECORD as SCALING
 
 if TYPE_CHECKING:
     from bench.report.claims import Verdict
 
 ASSETS = Path(__file__).parent / "assets"
-COMPARISON = "comparison.json"
 STATUSES = ("reproduced", "not reproduced", "not testable here")
 """Of verdicts, in the order in which they are counted and listed: what was decided first."""
 TALL = 16
@@ -46,21 +49,24 @@ def find(results: Path = Path("results"), runs: Path = Path("runs")) -> list[Pat
         UserError: there is none.
     """
     for pattern in (results.glob("*/*/"), runs.glob("*/")):
-        if found := sorted(path for path in pattern if any((path / name).is_file() for name in (COMPARISON, RECORD))):
+        if found := sorted(path for path in pattern if record_of(path)):
             return found
-    raise UserError(f"{results}, {runs}: hold no {COMPARISON} and no {RECORD}; run `make bench-time-budget` first")
+    raise UserError(
+        f"{results}, {runs}: hold no {COMPARISON}, {RECORD} or {SCALING}; run `make bench-time-budget` first"
+    )
 
 
 def write(folders: Sequence[Path], out: Path, verdicts: Sequence[Verdict] = ()) -> Path:
     """Write the report of `folders` into the file `out`, all or nothing, and return its path.
 
     Args:
-        folders: of comparisons and of `isochron measure-efficiency`, in the order in which they are to stand.
+        folders: of comparisons, of `isochron measure-efficiency` and of `isochron scaling-curve`, in the order in which they
+            are to stand.
         out: the HTML file.
         verdicts: on claims; without any the report has no such part.
 
     Raises:
-        UserError: no folder is given, one is neither, or one is damaged.
+        UserError: no folder is given, one is none of them, or one is unfinished or damaged.
     """
     if not out.suffix:
         raise UserError(f"{out}: is the name of a folder; name a file, such as {out / 'report.html'}")
@@ -72,19 +78,18 @@ def render(folders: Sequence[Path], verdicts: Sequence[Verdict] = ()) -> str:
     """The report as text; see `write`."""
     if not folders:
         raise UserError("folders: none is given; name result folders")
-    for folder in folders:
-        if not any((folder / name).is_file() for name in (COMPARISON, RECORD)):
-            raise UserError(f"{folder}: holds neither {COMPARISON} nor {RECORD}; give a result folder")
-    names = _unique([folder.resolve().name for folder in folders])
-    named = dict(zip(names, folders, strict=True))
-    comparisons = [
-        gather(open_comparison(folder), name) for name, folder in named.items() if (folder / COMPARISON).is_file()
-    ]
-    measured = [
-        efficiency.gather(open_efficiency(folder), name)
-        for name, folder in named.items()
-        if not (folder / COMPARISON).is_file()
-    ]
+    kinds = {folder: record_of(folder) for folder in folders}
+    for folder, kind in kinds.items():
+        if not kind:
+            raise UserError(f"{folder}: holds no {COMPARISON}, {RECORD} or {SCALING}; give a result folder")
+    named = dict(zip(_unique([folder.resolve().name for folder in folders]), folders, strict=True))
+
+    def of(kind: str) -> list[tuple[Path, str]]:
+        return [(folder, name) for name, folder in named.items() if kinds[folder] == kind]
+
+    comparisons = [gather(open_comparison(folder), name) for folder, name in of(COMPARISON)]
+    measured = [efficiency.gather(open_efficiency(folder), name) for folder, name in of(RECORD)]
+    scalings = [scaling.gather(open_scaling(folder), name) for folder, name in of(SCALING)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -98,12 +103,15 @@ def render(folders: Sequence[Path], verdicts: Sequence[Verdict] = ()) -> str:
     return environment.get_template("page.html.jinja").render(
         comparisons=comparisons,
         efficiencies=measured,
+        scalings=scalings,
+        beside=beside.gather([folder for folder, _ in of(COMPARISON)]) if comparisons else None,
         verdicts=sorted(verdicts, key=lambda verdict: (*STATUSES, verdict.status).index(verdict.status)),
         statuses={status: counts[status] for status in STATUSES if counts[status]},
         tall=TALL,
-        tasks=_tasks(comparisons, verdicts),
+        kinds=FILES,
+        tasks=_tasks(comparisons, scalings, verdicts),
         by_task=_by_task(comparisons),
-        link={shown_folder(folder): name for name, folder in named.items()},
+        link=_links(named, scalings),
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
@@ -113,6 +121,15 @@ def render(folders: Sequence[Path], verdicts: Sequence[Verdict] = ()) -> str:
         version=__version__,
         protocol=PROTOCOL,
     )
+
+
+def _links(named: Mapping[str, Path], scalings: Sequence[ScalingPage]) -> dict[str, str]:
+    """What verdicts call a result folder, or a curve's part of one -> its address."""
+    found = {shown_folder(folder): name for name, folder in named.items()}
+    for page in scalings:
+        for curve in page.curves:
+            found[f"{shown_folder(named[page.id])}/{COSTS}/{curve.name}"] = f"{page.id}-{curve.name}"
+    return found
 
 
 def _policy(style: str, script: str) -> str:
@@ -149,8 +166,11 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _tasks(comparisons: Sequence[ComparisonPage], verdicts: Sequence[Verdict]) -> list[str]:
-    return sorted({page.task for page in comparisons} | {verdict.claim.task for verdict in verdicts})
+def _tasks(
+    comparisons: Sequence[ComparisonPage], scalings: Sequence[ScalingPage], verdicts: Sequence[Verdict]
+) -> list[str]:
+    curves = {curve.task for page in scalings for curve in page.curves}
+    return sorted({page.task for page in comparisons} | curves | {verdict.claim.task for verdict in verdicts})
 
 
 def _by_task(comparisons: Sequence[ComparisonPage]) -> Mapping[str, list[ComparisonPage]]:

@@ -10,7 +10,17 @@ from bench.report.page import curves, ledger, pictures, samples
 from bench.report.page.curves import Chart, Look
 from bench.report.page.ledger import Ledger
 from bench.report.page.pictures import Grid
-from bench.report.page.provenance import CURVE_FILES, LEDGER_FILES, Origin, Source, of_arms, of_rows, origin
+from bench.report.page.provenance import (
+    CURVE_FILES,
+    LEDGER_FILES,
+    Origin,
+    Source,
+    of_arms,
+    of_rows,
+    of_samples,
+    of_source,
+    origin,
+)
 from bench.report.sections import Section
 from bench.report.summary import Summary, summarise
 from bench.report.tables import Table
@@ -35,7 +45,8 @@ class ComparisonPage:
     ledger: Ledger | None
     grid: Grid | None
     origin: Origin
-    sources: tuple[Source, ...]
+    runs: tuple[str, ...]
+    """``arm: seeds 0, 1, 2``"""
     curve_source: int
     ledger_source: int
     data: dict[str, Any]
@@ -44,7 +55,8 @@ class ComparisonPage:
 
 def gather(comparison: Comparison, name: str) -> ComparisonPage:
     """Compute all of it; `name` is the address of its part of the page."""
-    table, summary = tables.build(comparison), summarise(comparison)
+    summary = summarise(comparison)
+    table = tables.build(comparison, summary)
     record = comparison.record
     sources: dict[Source, int] = {}
 
@@ -57,6 +69,8 @@ def gather(comparison: Comparison, name: str) -> ComparisonPage:
     curve_source, ledger_source = (number(of_arms(summary.arms, files)) for files in (CURVE_FILES, LEDGER_FILES))
     told = origin(comparison.folder, record.device, record.protocol)
     found, grid = samples.gather(summary), _grid(summary)
+    if found:
+        found["sources"] = [number(source) for source in of_samples(summary, found["arms"])]
     return ComparisonPage(
         id=name,
         task=record.task.name,
@@ -69,12 +83,12 @@ def gather(comparison: Comparison, name: str) -> ComparisonPage:
         ledger=ledger.gather(summary.arms, record.budget_s),
         grid=grid,
         origin=told,
-        sources=tuple(sources),
+        runs=of_arms(summary.arms, ()).runs,
         curve_source=curve_source,
         ledger_source=ledger_source,
         data={
             "origin": asdict(told),
-            "sources": [asdict(source) for source in sources],
+            "sources": [of_source(source) for source in sources],
             "samples": found,
             "grid": grid and {key: value for key, value in asdict(grid).items() if key != "uri"},
         },

@@ -175,7 +175,7 @@ def _chart(summary: Summary, view: View, arms: Sequence[_Data]) -> Chart:
                 xs, ends[0], arm.annealed, arm.x, arm.mean, arm.lowest, arm.highest, strict=True
             )
         )
-        return Line(arm.look, _path([*zip(xs, ends[0], strict=True)]), _path(band), points)
+        return Line(arm.look, path([*zip(xs, ends[0], strict=True)]), path(band), points)
 
     heights = [up(value) for _, value in near]
     return Chart(
@@ -239,7 +239,8 @@ def _number(value: float) -> str:
     return text.fixed(value, 0) if value >= 1000 else text.significant(value)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path(points: Sequence[tuple[float, float]]) -> str:
+    """A line through `points` as SVG writes it; empty without any."""
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) if points else ""
 
 

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.report.page.pictures import as_uri
-from bench.report.page.provenance import Origin, origin
+from bench.report import plots
+from bench.report.page.figures import FigurePage, read
+from bench.report.page.provenance import Origin, Source, of_source, origin
 from bench.report.paper import TABLES
+from bench.report.paper.hydrology import figures as hydrology
 from bench.report.paper.layout import PaperTable
-from bench.report.paper.published import read_published
-from bench.store.efficiency import COUNTS, RENDERED, TIMINGS, Efficiency
+from bench.report.paper.masked_image import figures as masked_image
+from bench.report.paper.nvs import figures as nvs
+from bench.report.paper.openvocab import figures as openvocab
+from bench.report.paper.published import Published, read_published
+from bench.report.paper.tracking import figures as tracking
+from bench.report.paper.vos import figures as vos
+from bench.store.efficiency import COUNTS, TIMINGS, Efficiency
 
-WIDEST = 1600
-"""Pixels; wider figures are reduced to it."""
-TONES = 64
-"""Colours that a figure of lines needs."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure as a ``data:`` address."""
-
-    name: str
-    uri: str
-    size: tuple[int, int]
+FIGURES: Mapping[str, Mapping[str, Callable[[Efficiency, Mapping[str, Published]], Figure]]] = {
+    "nvs": {
+        "Cost over views": lambda measured, _: nvs.draw_views(measured),
+        "What adding a view costs": nvs.draw_incremental,
+    },
+    "masked-image": {"What CrossMAE saves, and over what": masked_image.draw},
+    "hydrology": {"What CrossMAE saves, and over what": hydrology.draw},
+    "vos": {"What reading the memory costs": vos.draw},
+    "tracking": {"Computation and time of a call": lambda measured, _: tracking.draw(measured)},
+    "openvocab": {"Class attention, and the designs of the aggregator": lambda measured, _: openvocab.draw(measured)},
+}
+"""Task -> title of a figure -> what draws it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class EfficiencyPage:
     task: str
     preset: str
     tables: tuple[PaperTable, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[FigurePage, ...]
     origin: Origin
     files: tuple[str, ...]
     data: dict[str, Any]
@@ -47,7 +54,7 @@ class EfficiencyPage:
 
 
 def gather(efficiency: Efficiency, name: str) -> EfficiencyPage:
-    """Set the tables from the records and take the figures that lie in the folder's ``paper``.
+    """Set the tables and figures from the records; `name` is the address of its part of the page.
 
     Raises:
         UserError: the measurement is unfinished, or of a task without tables.
@@ -57,27 +64,20 @@ def gather(efficiency: Efficiency, name: str) -> EfficiencyPage:
         raise UserError(f"{folder}: is {record.status}, not finished; go on with `isochron measure-efficiency`")
     if record.task not in TABLES:
         raise UserError(f"{folder}: task {record.task!r} has no tables; known: {', '.join(sorted(TABLES))}")
+    published = read_published(record.task)
     told = origin(folder, record.device, record.protocol)
     files = (COUNTS, TIMINGS, f"bench/published/{record.task}.yaml: published numbers")
+    with plots.style():
+        figures = tuple(
+            read(title, draw(efficiency, published)) for title, draw in FIGURES.get(record.task, {}).items()
+        )
     return EfficiencyPage(
         id=name,
         task=record.task,
         preset=record.preset,
-        tables=tuple(TABLES[record.task](efficiency, read_published(record.task))),
-        figures=tuple(_figure(path) for path in sorted((folder / RENDERED).glob("*.png"))),
+        tables=tuple(TABLES[record.task](efficiency, published)),
+        figures=figures,
         origin=told,
         files=files,
-        data={"origin": asdict(told), "sources": [{"files": files, "runs": ["nothing is trained"]}]},
+        data={"origin": asdict(told), "sources": [of_source(Source(files, ("nothing is trained",)))]},
     )
-
-
-def _figure(path: Path) -> Figure:
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read as a picture ({error}); make it with `isochron paper-tables`"
-        ) from None
-    image.thumbnail((WIDEST, WIDEST * 4), Image.Resampling.LANCZOS)
-    return Figure(path.stem, as_uri(image.quantize(TONES, dither=Image.Dither.NONE)), image.size)

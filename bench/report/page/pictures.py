@@ -22,6 +22,8 @@ LARGEST = 192
 """Tiles with a longer edge are reduced to it."""
 HEAVY = 400_000
 """Letters of an address beyond which a picture is compressed with losses."""
+LOSSLESS = {"lossless": True, "quality": 75, "method": 4}
+"""WebP that keeps every pixel: a tenth less than PNG. More effort gains another 4 % for twenty times as long."""
 EASY_TO_SEE = 96
 """Pixels that a tile should have on the screen."""
 LEADS = {
@@ -87,10 +89,10 @@ def read(path: Path, task: str, arms: Sequence[str], samples: Sequence[str], qui
     rows, columns, height, width = tiles.shape[:4]
     shown = _shown(task, rows, samples, quick)
     packed = Image.fromarray(tiles.swapaxes(1, 2).reshape(rows * height, columns * width, 3))
-    uri = as_uri(packed)
+    uri = as_uri(packed, **LOSSLESS)
     lossy = len(uri) > HEAVY
     return Grid(
-        uri=as_uri(packed, "WEBP", quality=90, method=6) if lossy else uri,
+        uri=as_uri(packed, quality=90, method=6) if lossy else uri,
         columns=(*_leads(task, columns - len(arms)), *arms),
         rows=tuple(_row_name(row, shown) for row in range(rows)),
         samples=shown,
@@ -142,11 +144,11 @@ def _shrunk(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     )
 
 
-def as_uri(image: Image.Image, kind: str = "PNG", **options: int) -> str:
-    """A picture as a ``data:`` address."""
+def as_uri(image: Image.Image, **options: int) -> str:
+    """A picture as a ``data:`` address of WebP."""
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, **(options or {"optimize": True}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, format="WEBP", **options)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _leads(task: str, count: int) -> tuple[str, ...]:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.report.sections import Section
 from bench.report.summary import ArmSummary, Summary
 from bench.store.files import read_json
+from bench.store.read import Run
 
 UNKNOWN = "not recorded"
 COST_FILES = ("arms/{arm}.json", "runs/{arm}/seed-*/events.jsonl")
 QUALITY_FILES = ("runs/{arm}/seed-*/evals.jsonl: records of the last evaluation",)
 CURVE_FILES = ("runs/{arm}/seed-*/evals.jsonl: every evaluation", "arms/{arm}.json: FLOPs a sample")
 LEDGER_FILES = ("runs/{arm}/seed-*/ledger.json",)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What stands behind the numbers of a row."""
-
-    files: tuple[str, ...]
-    """Relative to the result folder."""
-    runs: tuple[str, ...]
-    """``arm: seeds 0, 1, 2``"""
 
 
 @dataclass(frozen=True)
@@ -39,9 +30,31 @@ class Origin:
     protocol: str
 
 
+@dataclass(frozen=True)
+class Source:
+    """What stands behind the numbers of a row."""
+
+    files: tuple[str, ...]
+    """Relative to the result folder."""
+    runs: tuple[str, ...]
+    """``arm: seeds 0, 1, 2``"""
+    origin: Origin | None = None
+    """Where it differs from what the result folder's numbers share."""
+
+
+FILES = {"quality": QUALITY_FILES, "cost": COST_FILES, "curves": CURVE_FILES, "ledger": LEDGER_FILES}
+"""What is shown of a comparison -> its files."""
+LEARNS_NOTHING = Source(("references.json",), ("learns nothing: no run",))
+
+
 def shown_folder(folder: Path) -> str:
     """The last two parts of its path: what it is called on every machine."""
     return "/".join(folder.resolve().parts[-2:])
+
+
+def of_source(source: Source) -> dict[str, Any]:
+    """A source as the script reads it."""
+    return {key: value for key, value in asdict(source).items() if value is not None}
 
 
 def origin(folder: Path, device: Any, protocol: str) -> Origin:
@@ -62,13 +75,14 @@ def _commit(folder: Path) -> str:
 
 def of_arms(arms: Sequence[ArmSummary], files: Sequence[str]) -> Source:
     """The finished runs of `arms`; ``{arm}`` in a file stands for the name of each."""
-    runs = tuple(f"{arm.arm.name}: {_seeds(arm)}" for arm in arms)
+    runs = tuple(f"{arm.arm.name}: {seeds(arm.finished)}" for arm in arms)
     return Source(tuple(file.format(arm=arm.arm.name) for arm in arms for file in files), runs)
 
 
-def _seeds(arm: ArmSummary) -> str:
-    seeds = [str(run.seed) for run in arm.finished]
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else "no finished run"
+def seeds(finished: Sequence[Run]) -> str:
+    """The seeds of finished runs in words."""
+    named = [str(run.seed) for run in finished]
+    return f"seed{'s' * (len(named) > 1)} {', '.join(named)}" if named else "no finished run"
 
 
 def of_rows(summary: Summary, section: Section) -> list[Source]:
@@ -94,4 +108,10 @@ def _of_row(
     if views:
         return of_arms(summary.of_policy(cells[0]), files)
     meant = arms.get((cells[0], cells[1]))
-    return of_arms(meant, files) if meant else Source(("references.json",), ("learns nothing: no run",))
+    return of_arms(meant, files) if meant else LEARNS_NOTHING
+
+
+def of_samples(summary: Summary, titles: Sequence[str]) -> list[Source]:
+    """One source an arm of those whose samples are shown."""
+    arms = {arm.title: arm for arm in summary.arms}
+    return [of_arms((arms[title],), QUALITY_FILES) if title in arms else LEARNS_NOTHING for title in titles]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bench.aggregates import Value, aggregate
 from bench.contracts import Metric, SampleRecord
@@ -19,8 +22,8 @@ def gather(summary: Summary) -> dict[str, Any] | None:
     """Every sample's value of every metric of the first table, mean over an arm's finished seeds; None without finished runs.
 
     Returns:
-        ``names`` of the samples, ``metrics`` and ``arms`` (those that learn nothing come last), and ``values`` by metric,
-        arm and sample: a number, or None where it is undefined.
+        ``names`` of the samples, ``metrics``, ``arms`` (those that learn nothing come last) and how many of them are
+        ``compared``, and by metric the `pack`-ed ``values`` of every arm and sample.
     """
     arms: dict[str, Sequence[Sequence[SampleRecord]]] = {
         arm.title: [run.result.records for run in arm.finished] for arm in summary.arms if arm.finished
@@ -46,12 +49,34 @@ def gather(summary: Summary) -> dict[str, Any] | None:
         "metrics": [_metric(metrics[index]) for index in kept],
         "arms": list(arms),
         "compared": compared,
-        "values": [[[column[number] for number in scored] for column in values[index]] for index in kept],
+        "values": [
+            pack([[column[number] for number in scored] for column in values[index]], _digits(metrics[index]))
+            for index in kept
+        ],
     }
 
 
+def pack(columns: Sequence[Sequence[float | None]], digits: int) -> dict[str, Any]:
+    """Numbers of so many digits behind the point, arm by arm, as text that a page reads: a fifth of what JSON takes.
+
+    Returns:
+        ``least``, in units of the last digit; ``wide``; ``codes``: base64 of little-endian integers of 16 or, where wide, 32
+        bits. Code 0 stands for None, any other for the number (least + code - 1) / 10^digits.
+    """
+    whole = [None if value is None else round(value * 10**digits) for column in columns for value in column]
+    least = min((number for number in whole if number is not None), default=0)
+    codes = np.array([0 if number is None else number - least + 1 for number in whole])
+    wide = bool(codes.max(initial=0) > np.iinfo(np.uint16).max)
+    packed = codes.astype("<u4" if wide else "<u2").tobytes()
+    return {"least": least, "wide": wide, "codes": base64.b64encode(packed).decode()}
+
+
 def _metric(metric: Metric) -> dict[str, Any]:
-    return {"label": metric.label, "digits": metric.digits + EXTRA_DIGITS, "higher": metric.higher_is_better}
+    return {"label": metric.label, "digits": _digits(metric), "higher": metric.higher_is_better}
+
+
+def _digits(metric: Metric) -> int:
+    return metric.digits + EXTRA_DIGITS
 
 
 def _values(runs: Iterable[Sequence[SampleRecord]], metric: Metric, names: Sequence[str]) -> list[float | None]:
@@ -64,7 +89,7 @@ def _mean(values: Sequence[Value], metric: Metric) -> float | None:
     each = [_alone(value, metric) for value in values]
     if not each or not all(math.isfinite(value) for value in each):
         return None
-    return round(math.fsum(each) / len(each), metric.digits + EXTRA_DIGITS)
+    return round(math.fsum(each) / len(each), _digits(metric))
 
 
 def _alone(value: Value, metric: Metric) -> float:

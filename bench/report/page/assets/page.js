@@ -145,8 +145,9 @@
   };
   one(".close", panel).addEventListener("click", closePanel);
   const openPanel = (data, index, about, from) => {
-    const { origin } = data;
-    const source = data.sources[index];
+    const found = [index].flat().map((number) => data.sources[number]);
+    const source = { files: [...new Set(found.flatMap(({ files }) => files))], runs: found.flatMap(({ runs }) => runs) };
+    const origin = found[0].origin || data.origin;
     const entries = [
       ...about,
       ["Folder", origin.folder],
@@ -196,11 +197,29 @@
 
   // ------------------------------------------------------------------------------------------------ curves and bars
   const tip = one("#tip");
+  const tipped = "[data-tip], [data-at], [data-spent]";
+  const told = (element) => {
+    if (element.dataset.tip) return element.dataset.tip;
+    if (element.dataset.spent) {
+      const part = one(`[data-part="${element.classList[0]}"]`, element.closest(".ledger")).textContent;
+      return `${element.parentElement.dataset.title}\n${part}: ${element.dataset.spent} s`;
+    }
+    const { x, y } = element.closest("svg").dataset;
+    const [mean, low, high, at] = element.dataset.at.split("|");
+    const seeds = low ? ` (seeds ${low} to ${high})` : "";
+    const open = element.classList.contains("open") ? "\nnot annealed" : "";
+    return `${element.parentElement.dataset.title}\n${y} ${mean}${seeds}\nat ${at}, ${x}${open}`;
+  };
   const showTip = (event) => {
-    const element = event.target.closest && event.target.closest("[data-tip]");
+    const target = event.target.closest && event.target.closest(tipped);
+    if (target || !event.target.closest || !event.target.closest("svg.walk:focus")) tell(target);
+  };
+  const tell = (element) => {
+    for (const before of all(".here")) before.classList.remove("here");
     tip.hidden = !element;
     if (!element) return;
-    tip.textContent = element.dataset.tip;
+    element.classList.add("here");
+    tip.textContent = told(element);
     const box = element.getBoundingClientRect();
     const middle = box.left + Math.min(box.width, 400) / 2 - tip.offsetWidth / 2;
     tip.style.left = `${Math.max(8, Math.min(root.clientWidth - tip.offsetWidth - 8, middle))}px`;
@@ -209,7 +228,16 @@
   };
   document.addEventListener("pointerover", showTip);
   document.addEventListener("click", showTip);
+  document.addEventListener("focusout", () => tell(null));
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step || !event.target.matches("svg.walk")) return;
+    const points = all(tipped, event.target);
+    const now = points.findIndex((point) => point.classList.contains("here"));
+    if (points.length) tell(points[now < 0 ? (step > 0 ? 0 : points.length - 1) : (now + step + points.length) % points.length]);
+    event.preventDefault();
+  });
   const switched = (box) => {
     const buttons = all(".switch button", box);
     const show = (view) => {
@@ -218,7 +246,10 @@
     };
     for (const button of buttons) button.addEventListener("click", () => show(button.dataset.view));
     if (buttons.length) show(buttons[0].dataset.view);
-    const dim = (title) => all(".line", box).forEach((line) => line.classList.toggle("faint", title !== null && line.dataset.title !== title));
+  };
+  const dimmed = (box) => {
+    const titles = new Set(all(".line", box).map((line) => line.dataset.title));
+    const dim = (title) => all(".line", box).forEach((line) => line.classList.toggle("faint", titles.has(title) && line.dataset.title !== title));
     for (const entry of all(".legend li", box)) {
       entry.addEventListener("pointerenter", () => dim(entry.dataset.title));
       entry.addEventListener("pointerleave", () => dim(null));
@@ -284,10 +315,21 @@
 
   // ------------------------------------------------------------------------------------------------ samples
   const LIMIT = 12;
+  const unpacked = ({ least, wide, codes }, digits, count) => {
+    const bytes = Uint8Array.from(atob(codes), (letter) => letter.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    const size = wide ? 4 : 2;
+    const all = Array.from({ length: bytes.length / size }, (_, place) => {
+      const code = wide ? view.getUint32(place * size, true) : view.getUint16(place * size, true);
+      return code ? (least + code - 1) / 10 ** digits : null;
+    });
+    return Array.from({ length: all.length / count }, (_, arm) => all.slice(arm * count, (arm + 1) * count));
+  };
   const drill = (view, data, showRow) => {
     const place = one(".samples", view);
     const { samples, grid } = data;
     if (!place || !samples) return;
+    const values = samples.values.map((packed, index) => unpacked(packed, samples.metrics[index].digits, samples.names.length));
     const [aLabel, a] = chooser("Arm A", samples.arms, 0);
     const [bLabel, b] = chooser("Arm B", samples.arms, samples.arms.length > 1 ? 1 : 0);
     const [metricLabel, metric] = chooser("Metric", samples.metrics.map(({ label }) => label));
@@ -360,7 +402,7 @@
     };
     const show = () => {
       const { label, digits } = samples.metrics[metric.selectedIndex];
-      const columns = samples.values[metric.selectedIndex];
+      const columns = values[metric.selectedIndex];
       const found = samples.names.flatMap((name, index) => {
         const [left, right] = [columns[a.selectedIndex][index], columns[b.selectedIndex][index]];
         return left === null || right === null ? [] : [{ index, name, left, right, difference: left - right }];
@@ -397,6 +439,14 @@
         limit = LIMIT;
         show();
       });
+    table.addEventListener("click", (event) => {
+      const cell = event.target.closest("tbody td");
+      if (!cell || String(getSelection())) return;
+      const behind = [[a], [b], [a, b]][cell.cellIndex - 1].map((select) => samples.sources[select.selectedIndex]);
+      const row = cell.parentElement;
+      const about = [["Sample", samples.names[row.dataset.sample]], ["Column", table.tHead.rows[0].cells[cell.cellIndex].textContent], ["Value", cell.textContent]];
+      openPanel(data, behind, about, one("button", row));
+    });
     place.append(
       make("div", { className: "choosers" }, aLabel, bLabel, metricLabel, orderLabel),
       make("div", { className: "sample-box" }, make("div", {}, region, more), make("div", {}, scatter, grid ? strip : "")),
@@ -413,6 +463,7 @@
     const data = holder && JSON.parse(holder.textContent);
     all("table.sortable", view).forEach(sortable);
     all(".curves", view).forEach(switched);
+    all(".curves, .figure", view).forEach(dimmed);
     if (!data) return;
     explained(view, data);
     drill(view, data, slider(view, data));
