@@ -74,9 +74,8 @@ def test_the_standard_mae_of_the_notes() -> None:
 
 
 def test_a_row_is_counted_in_parts_that_add_up() -> None:
-    rows = list(hydrology.Hydrology.rows)
-    index = next(number for number, row in enumerate(rows) if row.label == "cross" and row.sizes["days"] == 1)
-    record = count_here("hydrology", index)
+    rows = hydrology.Hydrology.rows
+    record = count_here("hydrology", next(row for row in rows if row.label == "cross" and row.sizes["days"] == 1))
     assert set(record["parts"]) == {"encoder", "decoder"}
     assert sum(record["parts"].values()) == record["counters"]["torch"] == record["counters"]["fvcore"]
     assert record["training_flops"] == pytest.approx(3 * record["counters"]["torch"], rel=5e-3)

@@ -235,7 +235,6 @@ def test_a_frame_from_kept_templates_is_the_frame_of_a_full_pass(monkeypatch: py
 
 @pytest.mark.parametrize("mode", ["full", "templates", "track"])
 def test_a_row_is_counted_three_ways(mode: str) -> None:
-    rows = list(tracking.Tracking.rows)
-    index = next(number for number, row in enumerate(rows) if (row.label, row.mode) == ("tiny", mode))
-    counters = count_here("tracking", index)["counters"]
+    row = next(row for row in tracking.Tracking.rows if (row.label, row.mode) == ("tiny", mode))
+    counters = count_here("tracking", row)["counters"]
     assert counters["torch"] == counters["fvcore"] == counters["closed_form"] > 0

@@ -22,17 +22,14 @@ def count(task: str, row: Row) -> dict[str, Any]:
     Raises:
         UserError: the counters disagree, or an option of the row is wrong.
     """
-    index = list(task_efficiency(task).rows).index(row)
     preload = (*PRELOAD, "bench.experiment.efficiency.count")
-    counted: dict[str, Any] = run_isolated(count_here, task, index, timeout_s=TIMEOUT_S, preload=preload)
+    counted: dict[str, Any] = run_isolated(count_here, task, row, timeout_s=TIMEOUT_S, preload=preload)
     return counted
 
 
-def count_here(task: str, index: int) -> dict[str, Any]:
-    """Row number `index` of the task, counted in this process: a line of ``counts.jsonl``."""
-    spec = task_efficiency(task)
-    row = spec.rows[index]
-    counted = spec.counted(row)
+def count_here(task: str, row: Row) -> dict[str, Any]:
+    """A row of the task, counted in this process: a line of ``counts.jsonl``."""
+    counted = task_efficiency(task).counted(row)
     report = triangulate(counted.build, counted.batch, counted.fields, arm=row.label, require_closed_form=True)
     with torch.device("meta"):
         module = counted.build().eval()
