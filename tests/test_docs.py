@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from fvcore.nn import FlopCountAnalysis
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import LEDGER_TOLERANCE, LOADER_WAIT_LIMIT, PROTOCOL, SENTINEL_DRIFT_LIMIT, cli, config, registry
 from bench.engine import batchfit
+from bench.tasks.masked_image_config import MaskedImageConfig
+from tests.docs.pages import shown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ROOT = DOCS.parent
@@ -98,11 +102,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_every_make_target_on_a_page_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
-        named = set(
-            re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)(?=[`\s])", "\n".join(re.findall(r"`[^`]+`", page.read_text())))
-        )
-        assert named <= targets, f"{page.name}: {named - targets}"
+    assert {one.words[1] for one in shown() if one.words[0] == "make"} <= targets
 
 
 def test_every_isochron_command_on_a_page_exists() -> None:
@@ -141,3 +141,123 @@ def test_yaml_blocks_are_yaml() -> None:
     for page in DOCS.rglob("*.md"):
         for block in blocks(str(page.relative_to(DOCS)), "yaml"):
             assert yaml.safe_load(block)
+
+
+def test_the_architecture_on_the_page_has_about_forty_lines() -> None:
+    lines = [line for line in blocks("add-an-architecture.md", "python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 40
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    known, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        known.add(page)
+        targets = re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text())
+        waiting += {(page.parent / target).resolve() for target in targets if "://" not in target} - known
+    assert set(DOCS.rglob("*.md")) <= known
+
+
+def test_the_readme_names_every_command() -> None:
+    rows = re.search(r"^\| command \|.*\n\|.*\n((?:\|.*\n)*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows
+    cells = [row.removeprefix("| ").replace(r"\|", "/").split(" | ")[0] for row in rows[1].splitlines()]
+    named = {code.split()[0] for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    assert known == {name.rstrip("_") for name in named}
+
+
+FOOTGUNS = re.findall(r"^### (.*)\n((?:(?!^##).*\n?)*)", (DOCS / "footguns.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("title", "text"), FOOTGUNS, ids=[title for title, _ in FOOTGUNS])
+def test_a_footgun_has_its_wrong_and_its_right_form(title: str, text: str) -> None:
+    assert text.startswith("**Wrong:** ")
+    assert text.count("\n**Right:** ") == 1
+    for target in re.findall(r"\(((?:bench|tests)/[\w/.-]+)\)|`((?:bench|tests)/[\w/.-]+)`", text):
+        assert (ROOT / "".join(target)).exists(), target
+
+
+def test_the_footguns_in_code_are_as_they_are_told() -> None:
+    page = " ".join((DOCS / "footguns.md").read_text().split())
+    assert "`int(100 * (1 - 0.9))` kept patches: that is 9" in page
+    assert int(100 * (1 - 0.9)) == 9
+    assert MaskedImageConfig(image_size=100, patch_size=10, mask_ratio=0.9).kept == 10
+    block = torch.nn.Linear(3, 2)
+    compiled = {f"_orig_mod.{name}": torch.zeros_like(value) for name, value in block.state_dict().items()}
+    before = block.weight.clone()
+    told = block.load_state_dict(compiled, strict=False)
+    assert torch.equal(block.weight, before), "strict=False took nothing over, in silence"
+    assert len(told.unexpected_keys) == 2
+    attention = torch.nn.functional.scaled_dot_product_attention
+    counted = FlopCountAnalysis(_Attention(attention), torch.rand(1, 2, 8, 4)).unsupported_ops_warnings(False)
+    assert counted.total() == 0
+    assert "aten::scaled_dot_product_attention" in counted.unsupported_ops()
+    errors = torch.tensor([0.01, 0.1])
+    assert (-10 * errors.log10()).mean() > -10 * errors.mean().log10(), "PSNR of the mean error is never larger"
+
+
+class _Attention(torch.nn.Module):
+    """Attention alone, as a module."""
+
+    def __init__(self, attend: Any) -> None:
+        super().__init__()
+        self.attend = attend
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.attend(tokens, tokens, tokens)
+
+
+NOT_IN_THE_TABLE = {
+    "vos-topk-scaling-96-tiny": {"2.25"},  # 96 pixels over 64, squared
+    "ovseg-class-attention-tiny": {"120"},  # of the comparison
+    "ovseg-text-tiny": {"22.4"},  # of docs/segmentation-data.md
+}
+"""Numbers beside a link to a published table that come from elsewhere."""
+
+
+def quoted() -> list[Any]:
+    """Paragraphs of the pages that link a published table."""
+    found = []
+    for page in DOCS.glob("*.md"):
+        for text in re.findall(r"^- .*?(?=^- |^$)", page.read_text(), re.MULTILINE | re.DOTALL):
+            if names := re.findall(r"\.\./(results/[^/]+/[^/]+)/table\.md", text):
+                found.append(pytest.param(text, names, id=f"{page.stem}: {Path(names[0]).name}"))
+    return found
+
+
+@pytest.mark.parametrize(("text", "names"), quoted())
+def test_numbers_beside_a_published_table_stand_in_it(text: str, names: list[str]) -> None:
+    """In the table, or as what one run reached, rounded as the page rounds."""
+    known: list[float] = []
+    for name in names:
+        known += map(float, re.findall(r"\d+(?:\.\d+)?", (ROOT / name / "table.md").read_text()))
+        for path in (ROOT / name).glob("runs/*/*/run.json"):
+            known += [
+                abs(value) for value in (json.loads(path.read_text())["final"] or {}).values() if value is not None
+            ]
+    said = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?", re.sub(r"\]\([^)]*\)", "", text)))
+    allowed = set().union(*(NOT_IN_THE_TABLE.get(Path(name).name, set()) for name in names))
+    missing = {number for number in said - allowed if not any(stands(number, value) for value in known)}
+    assert not missing, f"not in {names}: {sorted(missing)}"
+
+
+def stands(number: str, value: float) -> bool:
+    """Whether `number` is `value` as it would be rounded to so many digits."""
+    digits = len(number.partition(".")[2])
+    return abs(float(number) - value) <= 0.5 * 10.0**-digits + 1e-9
+
+
+def test_every_section_and_column_of_a_table_is_explained() -> None:
+    page = (DOCS / "reading-the-table.md").read_text().lower()
+    for path in ROOT.glob("results/*/*/table.md"):
+        text = path.read_text()
+        for heading in re.findall(r"^## ([^:,\n]*)", text, re.MULTILINE):
+            assert (
+                re.sub(r"^paired by (?!seed).*", "paired by clip", heading.lower()).split(" of the same")[0] in page
+            ), heading
+        cost = re.search(r"^## Cost\n\n\| (.*) \|$", text, re.MULTILINE)
+        assert cost
+        for column in cost[1].split(" | ")[1:]:
+            word = re.sub(r" ?\(.*|,.*| training| inference|/picture|/frame", "", column.lower())
+            assert word.removeprefix("ms") in page or word in ("pictures/s", "frames/s"), column

@@ -67,8 +67,15 @@ class Plan:
     run_s: float
     """Charged seconds of a run."""
 
+    def announced(self, pair: PairPlan) -> int | None:
+        """Seeds that the comparison has to have for `pair` to get those that it needs; None for no number.
+
+        Seeds that gave no pair (a run diverged) are not made up for by more of the same number.
+        """
+        return None if pair.needed is None else self.seeds + max(0, pair.needed - pair.seeds)
+
     def extra_s(self, seeds: int) -> float:
-        """Charged seconds of what is missing to so many seeds, 0 where nothing is."""
+        """Charged seconds of what is missing to so many announced seeds, 0 where nothing is."""
         return max(0, seeds - self.seeds) * self.arms * self.run_s
 
     def command(self, seeds: int) -> str:
@@ -182,10 +189,10 @@ def to_json(found: Plan) -> dict[str, Any]:
     """Everything, with what the seeds of each pair take."""
     pairs = []
     for pair in found.pairs:
-        row = asdict(pair) | {"interval": pair.interval, "scatter_interval": pair.scatter_interval}
-        if pair.needed is not None:
-            row |= {"more_charged_s": found.extra_s(pair.needed)}
-            row |= {"command": found.command(pair.needed) if pair.needed > found.seeds else ""}
+        row = asdict(pair)
+        if (announced := found.announced(pair)) is not None:
+            row |= {"more_charged_s": found.extra_s(announced)}
+            row |= {"command": found.command(announced) if announced > found.seeds else ""}
         pairs.append(row)
     return {
         "comparison": found.comparison,
@@ -204,7 +211,8 @@ def render(found: Plan, *, observed: bool) -> str:
     headings = ["pair", "policy", "seeds", "difference", "SD of paired differences", "to find"]
     headings += ["seeds needed (at the ends of the SD)", *(["with Holm"] if family > 1 else [])]
     headings += [*(f"MDE at {seeds}" for seeds in SEEDS), "more charged time"]
-    rows, commands = [], []
+    rows: list[list[str]] = []
+    commands: list[tuple[int, str]] = []
     for pair in found.pairs:
         ends = f" ({_seeds(pair.needed_low)} to {_seeds(pair.needed_high)})"
         row = [f"{pair.arm} - {pair.reference}", pair.policy, str(pair.seeds)]
@@ -214,11 +222,12 @@ def render(found: Plan, *, observed: bool) -> str:
         row += [text.significant(pair.asked), _seeds(pair.needed) + ends]
         row += [_seeds(pair.needed_holm)] if family > 1 else []
         row += [text.significant(pair.detectable[seeds]) for seeds in SEEDS]
-        extra = found.extra_s(pair.needed) if pair.needed is not None else math.inf
+        announced = found.announced(pair)
+        extra = math.inf if announced is None else found.extra_s(announced)
         row.append(text.TimeScale(extra)(extra) if 0 < extra < math.inf else "none" if extra == 0 else text.NOTHING)
         rows.append(row)
-        if 0 < extra < math.inf and pair.needed is not None:
-            commands.append(found.command(pair.needed))
+        if 0 < extra < math.inf and announced is not None:
+            commands.append((announced, f"{pair.arm} - {pair.reference}, {pair.policy}"))
     alone = "each pair by itself, as the table's verdicts are"
     notes = [f"Power {text.percent(found.power, 0)}, two-sided 5 %, paired t-test; {alone}."]
     if family > 1:
@@ -238,8 +247,8 @@ def render(found: Plan, *, observed: bool) -> str:
     notes.append(f"More charged time: missing seeds x {found.arms} arms x {time}; set-up and evaluation come on top.")
     title = f"Seeds for a difference of {found.metric.label}: {found.comparison}"
     made = to_markdown(table("seeds", title, headings, rows, tuple(notes)))
-    largest = sorted(set(commands), key=lambda command: int(command.split()[-1]))
-    return made + "".join(f"\n    {command}" for command in largest) + ("\n" if largest else "")
+    lines = [f"\n    {found.command(seeds)}  # enough for {what}" for seeds, what in sorted(commands)]
+    return made + "".join(lines) + ("\n" if lines else "")
 
 
 def _seeds(number: int | None) -> str:

@@ -217,7 +217,7 @@ def _axis(summary: Summary, view: View) -> tuple[float, str]:
         return 1 / time.divisor, f"charged time ({time.unit})"
     if view == "flops":
         ends = [curve.positions["flops"][-1] for curves in summary.curves.values() for curve in curves.values()]
-        power = int(np.clip(np.log10(max(ends, default=1e12)) // 3 * 3, 9, 21))
+        power = int(np.clip(np.log10(max(filter(None, ends), default=1e12)) // 3 * 3, 9, 21))
         return (
             10.0**-power,
             f"training {dict(zip(range(9, 22, 3), 'GTPEZ', strict=True))[power]}FLOPs (1 MAC = 2 FLOPs)",

@@ -17,7 +17,7 @@ from bench.store.bundle import unpacked
 from bench.store.efficiency import RENDERED
 from bench.store.files import MANIFEST, sha256
 from bench.store.read import open_comparison
-from bench.store.results import expand, record_of
+from bench.store.results import RECORDS, record_of
 from bench.store.scaling import is_cost, open_scaling
 
 __all__ = ["WEIGHTS", "Verification", "strangers", "verify"]
@@ -78,7 +78,8 @@ def _verify_folder(folder: Path, result: Verification, figures: bool) -> None:
         verify_files(folder, result)
         verify_run(folder, result)
     else:
-        _verify_derived(folder, result, figures)
+        for record in sorted(folder.rglob(derived.RECORD)):  # tables of measurements lie below those of trained results
+            _verify_derived(record.parent, result, figures)
     _verify_nothing_else(folder, result)
 
 
@@ -104,35 +105,34 @@ def _verify_derived(folder: Path, result: Verification, figures: bool) -> None:
     contents: Mapping[str, str]
     if made.kind == "claims":
         contents = claims.contents(claims.judge(claims.read_claims(), made.folders))
+    elif made.kind == "measurement":
+        contents = paper.contents(made.folders[0])
+        _verify_figures(folder, lambda place: paper.write(made.folders, place), result, figures)
     else:
         from bench.report.paper import trained
 
         contents = trained.render_trained(made.folders)
         _verify_figures(folder, lambda place: trained.write_trained(made.folders, place), result, figures)
-    text = f"{folder.name}: every file follows from the {len(made.folders)} results that {derived.RECORD} names"
+    text = f"{folder.name}: every table follows from the {len(made.folders)} results that {derived.RECORD} names"
     _verify_rendered(folder, contents, text, result)
 
 
 def _verify_all(root: Path, result: Verification, figures: bool) -> None:
     """Check everything below a folder that holds results; one line for each that is in order. No file may be left over."""
-    folders = expand([root])
-    folders += sorted(path.parent for path in root.rglob(derived.RECORD))
-    sealed = sorted(path.parent for path in root.rglob(MANIFEST))
-    folders += [path for path in sealed if not any(path.is_relative_to(one) for one in folders)]
+    marks = (*RECORDS, "run.json", derived.RECORD, MANIFEST)
+    folders: list[Path] = []
+    for mark in marks:
+        marked = sorted(path.parent for path in root.rglob(mark))
+        folders += [path for path in marked if not any(path.is_relative_to(one) for one in folders)]
+    if not folders:
+        raise UserError(f"{root}: holds none of {', '.join(marks)}; give results, or a folder that holds some")
     for folder in folders:
-        name, found = folder.relative_to(root).as_posix(), Verification()
-        try:
-            (_verify_folder if _is_one(folder) else _verify_loose)(folder, found, figures)
-        except UserError as error:
-            found.note(False, str(error).replace(f"{folder}/", ""))
-        lines = [line.removeprefix(f"{folder.name}: ") for line in found.problems]
-        result.problems += [f"{name}: {line}" for line in lines]
-        if not lines:
+        name = folder.relative_to(root).as_posix()
+        found = _checked(folder, figures)
+        result.problems += [f"{name}: {line}" for line in found.problems]
+        if not found.problems:
             checks = len(found.checked)
-            result.note(
-                True,
-                f"{name}: {found.checked[0].removeprefix(f'{folder.name}: ') if checks == 1 else f'{checks} checks passed'}",
-            )
+            result.note(True, f"{name}: {found.checked[0] if checks == 1 else f'{checks} checks passed'}")
         result.covered |= found.covered
     left = sorted(
         path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path not in result.covered
@@ -144,9 +144,30 @@ def _verify_all(root: Path, result: Verification, figures: bool) -> None:
     )
 
 
-def _verify_loose(folder: Path, result: Verification, figures: bool) -> None:
-    """Check files that belong to no result but have their sums beside them, such as ratios of a device."""
-    verify_files(folder, result)
+def _checked(folder: Path, figures: bool, *, packed: bool = False) -> Verification:
+    """What `verify` finds in a folder among several, whatever its records are like; lines do not repeat the folder's name.
+
+    Files that belong to no result but have their sums beside them (ratios of a device) are held against those. One that was
+    `packed` may hold no file that no manifest names.
+    """
+    found = Verification()
+    try:
+        if packed:
+            unknown = strangers(folder)
+            found.note(not unknown, "manifest.json names every file", ", ".join(unknown[:5]))
+        if _is_one(folder):
+            _verify_folder(folder, found, figures)
+        else:
+            verify_files(folder, found)
+    except UserError as error:
+        found.note(False, str(error).replace(f"{folder}/", ""))
+    except Exception as error:  # whoever wrote the records could write anything
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        found.note(False, f"its records are not those of a result ({what})")
+    found.checked, found.problems = (
+        [line.removeprefix(f"{folder.name}: ") for line in lines] for lines in (found.checked, found.problems)
+    )
+    return found
 
 
 def _verify_nothing_else(folder: Path, result: Verification) -> None:
@@ -185,18 +206,9 @@ def _verify_bundle(path: Path, result: Verification, figures: bool) -> None:
         members = len(bundle.manifest.members)
         result.note(True, f"{path.name}: {members} files have their SHA-256 sums; the bundle's own is {sha256(path)}")
         for name, folder in bundle.folders.items():
-            found = Verification()
-            try:
-                unknown = strangers(folder)
-                found.note(not unknown, "manifest.json names every file", ", ".join(unknown[:5]))
-                _verify_folder(folder, found, figures)
-            except UserError as error:
-                found.note(False, str(error).replace(f"{folder}/", ""))
-            except Exception as error:  # whoever wrote the records could write anything
-                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                found.note(False, f"its records are not those of a result ({what})")
-            result.checked += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.checked]
-            result.problems += [f"{name}: {line.removeprefix(f'{folder.name}: ')}" for line in found.problems]
+            found = _checked(folder, figures, packed=True)
+            result.checked += [f"{name}: {line}" for line in found.checked]
+            result.problems += [f"{name}: {line}" for line in found.problems]
 
 
 def _verify_table(folder: Path, result: Verification) -> None:

@@ -17,6 +17,8 @@ from scipy import stats as distributions
 from bench.errors import UserError
 from bench.stats.intervals import CONFIDENCE, Estimate, Interval, standard_error
 
+FAR = 1000.0
+"""Critical values from 0: there nothing misses a mean."""
 MOST_SEEDS = 1_000_000
 """Where the search for a number of seeds gives up."""
 
@@ -123,6 +125,8 @@ def scatter_interval(differences: ArrayLike) -> Estimate:
 def _power(shift: float, freedom: float, alpha: float) -> float:
     """Of a mean `shift` standard errors away from 0."""
     critical = float(distributions.t.ppf(1 - alpha / 2, freedom))
+    if shift > FAR * (critical + 1):
+        return 1.0  # SciPy's tail is NaN or 0 out there
     wrong_side = np.nan_to_num(distributions.nct.cdf(-critical, freedom, shift))  # SciPy: NaN where it underflows
     return float(distributions.nct.sf(critical, freedom, shift) + wrong_side)
 

@@ -56,10 +56,14 @@ class PowerLaw:
     draws: Draws | None = field(repr=False, compare=False)
     """The resampled fits; None where a point has a single replicate."""
 
+    def values(self, x: float | Array) -> Array:
+        """The curve at `x` [...]."""
+        return _at(np.array([self.offset.value, self.scale.value, self.exponent.value]), x, self.form)
+
     def predict(self, x: float) -> Estimate:
         """The curve at `x` > 0 with the interval of the curve itself, not of a single run there."""
         _above_zero("x", [x])
-        value = float(_at(np.array([self.offset.value, self.scale.value, self.exponent.value]), x, self.form))
+        value = float(self.values(x))
         interval = None
         if self.draws:
             interval = _interval(_at(self.draws.fits, x, self.form), self.draws.means, self.draws.counts)
@@ -78,11 +82,6 @@ class HeldOut:
     miss: Estimate
     """Measured minus predicted. Its interval holds the scatter of all points, the largest one included: where it excludes 0,
     the points do not follow the law."""
-
-    @property
-    def relative_miss(self) -> float:
-        """The miss as a share of what was measured; NaN of 0."""
-        return self.miss.value / abs(self.measured) if self.measured else float("nan")
 
 
 def fit_power_law(
@@ -186,8 +185,8 @@ def predict_largest(
     return HeldOut(law, at, predicted, measured, miss)
 
 
-def _at(parameters: Array, x: float, form: Form) -> Array:
-    """Value [...] of curves with `parameters` [..., 3] at x."""
+def _at(parameters: Array, x: float | Array, form: Form) -> Array:
+    """Value [...] of curves with `parameters` [..., 3] at x; of one curve at all `x`."""
     sign = -1.0 if form == "saturating" else 1.0
     return np.asarray(parameters[..., 0] + parameters[..., 1] * x ** (sign * parameters[..., 2]), dtype=np.float64)
 

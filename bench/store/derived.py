@@ -14,8 +14,8 @@ from bench.store.results import RECORDS, record_of
 from bench.store.schema import SCHEMA
 
 RECORD = "derived.json"
-KINDS = ("claims", "paper")
-"""What can be derived: the verdicts on claims, the tables of trained results."""
+KINDS = ("claims", "paper", "measurement")
+"""What can be derived: the verdicts on claims, the tables of trained results, those of one measurement that lie elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from bench.errors import UserError
 from bench.report import claims
+from bench.report.claims import Verdict
+from bench.report.planning import plan
 from tests.report.claim_cases import PAIR, arms, better, verdict, write_runs
 from tests.report.fake_store import METRICS, FakeArm
 
@@ -41,7 +44,78 @@ def test_an_interval_on_both_sides_tells_nothing_and_says_what_would_show(write_
     assert found.status == "not testable here"
     assert "5 seeds cannot tell: a difference of" in found.reason
     assert "the claim is of 0.2" in found.reason
-    assert "--seeds 10" in found.command
+
+
+def mended(found: Verdict) -> tuple[int, int]:
+    """Seeds that the reason asks for, and those that the command gives."""
+    told = re.search(r"; about (\d+) seeds would, by the scatter seen$", found.reason)
+    given = re.fullmatch(r"isochron extend cpu-2core/nvs-tiny --seeds (\d+)", found.command)
+    assert told is not None, found.reason
+    assert given is not None, found.command
+    return int(told[1]), int(given[1])
+
+
+def needs(folder: Path, difference: float | None = None) -> tuple[float, int]:
+    """The difference that a comparison shows, and the seeds that this or another one needs, as `isochron seeds` says."""
+    (pair,) = (each for each in plan(folder, difference=difference).pairs if each.policy == "fill")
+    assert pair.needed is not None
+    return pair.difference, pair.needed
+
+
+def test_what_cannot_tell_asks_for_the_seeds_that_the_scatter_needs(write_runs: Callable[..., Path]) -> None:
+    folder = write_runs(arms=arms(17.0, 17.3), noise=1.0)
+    difference, needed = needs(folder)
+    found = verdict(better(), folder)
+    assert mended(found) == (needed, needed)
+    assert found.cost.startswith(f"25 s x 2 runs x {needed - 5} more seeds = ")
+    assert found.cost.endswith(" charged, on two cores")
+    _, fewer = needs(folder, difference + 0.2)
+    assert 5 < fewer < needed
+    assert mended(verdict(better(expected={"above": -0.2}), folder)) == (fewer, fewer)
+
+
+def test_a_tie_asks_for_the_seeds_to_the_nearer_end_of_its_margin(write_runs: Callable[..., Path]) -> None:
+    folder = write_runs(arms=arms(17.0, 17.3), noise=1.0)
+    difference, _ = needs(folder)
+    _, needed = needs(folder, 0.6 - difference)
+    assert mended(verdict(better(expected={"within": [-2.0, 0.6]}), folder))[0] == needed
+
+
+def test_a_quoted_value_asks_for_the_seeds_that_rule_it_out_or_no_difference(write_runs: Callable[..., Path]) -> None:
+    folder = write_runs(arms=arms(17.0, 17.3), noise=1.0)
+    difference, _ = needs(folder)
+    _, needed = needs(folder, 0.65 - difference)
+    assert mended(verdict({**PAIR, "metric": "psnr"}, folder, value=0.7, digits=1))[0] == needed
+
+
+def test_two_budgets_ask_for_seeds_of_both(write_runs: Callable[..., Path]) -> None:
+    folders = [
+        write_runs("cpu/full", arms=arms(17.0, 17.0), noise=1.0, **short_of(15.0)),
+        write_runs("cpu/short", arms=arms(17.0, 17.3), noise=1.0, **short_of(10.0)),
+    ]
+    found = verdict(two_budgets(expected={"above": -0.1}), *folders)
+    told = re.search(r"about (\d+) seeds would", found.reason)
+    assert told is not None
+    assert found.command.count(f"--seeds {told[1]}") == found.command.count("--seeds") == 2
+    assert found.cost.count(f" {told[1]} seeds = ") == 2
+
+
+def test_a_seed_without_a_result_is_no_seed_of_those_that_are_asked_for(write_runs: Callable[..., Path]) -> None:
+    lost = {("efficient-lvsm.fill", 2): "diverged"}
+    folder = write_runs(arms=arms(17.0, 17.5), noise=1.0, seeds=tuple(range(6)), statuses=lost)
+    needed = needs(folder)[1]
+    assert mended(verdict(better(), folder)) == (needed, needed + 1)
+
+
+def test_a_difference_that_needs_a_thousand_seeds_is_too_small_to_be_told(write_runs: Callable[..., Path]) -> None:
+    folder = write_runs(arms=arms(17.0, 17.01), noise=1.0)
+    difference = plan(folder).pairs[0].difference
+    found = verdict(better(expected={"above": difference + 1e-4}), folder)
+    assert found.reason.endswith(
+        "; by the scatter seen more than 1,000 would have to: this difference is too small to be told"
+    )
+    assert found.command == found.cost == ""
+    assert "too small to be told.\n" in claims.contents((found,))["claims.md"]
 
 
 def test_fewer_seeds_than_the_protocol_asks_for_decide_nothing(write_runs: Callable[..., Path]) -> None:

@@ -14,6 +14,7 @@ from bench.errors import UserError
 from bench.report import claims
 from bench.report.claims import Verdict, judge, read_claims
 from bench.report.claims.commands import cost, understand
+from bench.report.paper.claims_table import counted
 from tests.report.claim_cases import BASE, PAIR, a_claim, better, row, verdict, write_runs
 
 __all__ = ["write_runs"]
@@ -27,6 +28,11 @@ def write_ledger(path: Path, *entries: dict[str, Any]) -> Path:
     return path
 
 
+def budgets(**changes: Any) -> dict[str, Any]:
+    """A measure of two budgets."""
+    return better(kind="two-budgets", share=0.5, commands=["isochron run nvs"], **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -35,6 +41,9 @@ def write_ledger(path: Path, *entries: dict[str, Any]) -> Path:
         ({"measure": {"kind": "felt"}}, r"a-claim: measure: .*'paired'"),
         ({"measure": better(comparison="nvss")}, r"a-claim: measure\.comparison: 'nvss' is unknown; known: mae-"),
         ({"measure": better(arm="lvms")}, r"a-claim: measure: arm 'lvms' is none of nvs's at tiny: lvsm-decoder-only, "),
+        ({"measure": budgets(comparison="nvss")}, r"a-claim: measure\.comparison: 'nvss' is unknown; known: mae-"),
+        ({"measure": budgets(arm="lvms")}, r"a-claim: measure: arm 'lvms' is none of nvs's at tiny: lvsm-decoder-only, "),
+        ({"measure": budgets(curve="nvs")}, r"a-claim: measure\.curve: 'nvs' is unknown; known: mae-days, .*nvs-budget"),
         ({"measure": better(expected={"above": 0, "below": 1})}, r"a-claim: measure\..*give one of above, below, within"),
         ({"measure": better(expected={"within": [1, 0]})}, r"a-claim: measure\..*within must ascend"),
         ({"measure": {**PAIR, "metric": "psnr"}}, r"a-claim: value: is missing, which the measure expects"),
@@ -115,6 +124,43 @@ def test_the_files_hold_every_verdict_and_are_the_same_twice(verdicts: tuple[Ver
     assert lines[0]["folders"] == "cpu-2core/nvs-tiny"
     assert r"50 \% \& more" in latex
     assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 2
+
+
+def test_the_notes_of_the_claims_stand_under_the_latex_table(verdicts: tuple[Verdict, ...]) -> None:
+    first, second = claims.contents(verdicts)["claims.tex"].split("\n\n")
+    end = first.partition("\\end{tabular}")[2]
+    assert end.endswith("\n\\footnotesize\\raggedright\n\\par\\textbf{other}: a * note\n\\end{table}")
+    assert "raggedright" not in second
+
+
+def test_a_quoted_size_of_which_the_direction_is_tested_is_called_so(write_runs: Callable[..., Path]) -> None:
+    sized = [
+        a_claim(better(), id="above", value=0.4),
+        a_claim(better(expected={"below": 0}), id="below", value=-0.4),
+        a_claim(better(expected={"within": [-2, 2]}), id="tie", value=0),
+        a_claim({**PAIR, "metric": "psnr"}, id="size", value=1.0, digits=0),
+        a_claim(better(), id="no-size"),
+        a_claim(better(expected={"above": 0.5}), id="bound", value=0.5),
+    ]
+    found = judge(sized, [write_runs()])
+    told = ["reproduced (direction)", "not reproduced (direction)", *["reproduced"] * 4]
+    assert [each.status for each in found] == ["reproduced", "not reproduced", *["reproduced"] * 4]
+    assert [each.told for each in found] == told
+    assert claims.counts(found).startswith("6 claims: 5 reproduced (1 of them in direction alone), 1 not reproduced, ")
+    made = claims.contents(found)
+    assert [line["status"] for line in csv.DictReader(made["claims.csv"].splitlines())] == told
+    assert all("not reproduced (direction)" in made[name] for name in ("claims.md", "claims.tex"))
+
+
+def test_the_share_of_a_budget_is_no_size_that_goes_untested() -> None:
+    assert not a_claim(budgets(), value=0.5).of_direction
+
+
+@pytest.mark.parametrize(("digits", "agree"), [(None, 1), ({"many": -2}, 2), ({"few": -2}, 1)])
+def test_a_published_number_agrees_within_the_digits_that_are_stated(digits: dict[str, int] | None, agree: int) -> None:
+    """1.1 GB, kept as 1,100 MB, are 1,134 as well."""
+    said = counted({"many": (1133.7, 1100.0), "few": (79.6, 80.0)}, digits=digits)
+    assert said.startswith(f"counted: {agree} of 2 agree")
 
 
 def test_reading_the_results_changes_nothing_in_them(write_runs: Callable[..., Path]) -> None:

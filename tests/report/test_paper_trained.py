@@ -22,11 +22,22 @@ from bench.report.claims.measures import Paired
 from bench.report.paper.layout import PaperTable, to_csv, to_latex, to_markdown
 from bench.report.paper.published import read_published
 from bench.report.paper.results import find_results, write_all
-from bench.report.paper.trained import differences_trained, render_trained, write_trained
+from bench.report.paper.trained import render_trained, write_trained
 from bench.report.paper.trained.figures import comparable_lines, draw, write_figures
-from bench.report.paper.trained.lines import NO_RANKING, OPEN, OPPOSITE, SAME, TIE, Line, make_lines
+from bench.report.paper.trained.lines import (
+    NO_INTERVAL,
+    NO_RANKING,
+    OPEN,
+    OPPOSITE,
+    SAME,
+    TIE,
+    UNCLEAR,
+    Line,
+    make_lines,
+)
 from bench.report.paper.trained.published import FAMILIES, FOLDER, NOT_SET, PublishedTable, read_not_set, read_tables
-from bench.report.paper.trained.tables import paper_table
+from bench.report.paper.trained.tables import agreement_counts, paper_table
+from bench.report.verify import verify
 from bench.store.read import open_comparison
 from tests.report.fake_store import SAMPLES, FakeArm, FakeStore
 
@@ -108,6 +119,59 @@ def test_agreement_is_by_sign_where_the_interval_excludes_none(tmp_path, second,
     assert line.agreement == agreement
 
 
+@pytest.mark.parametrize(("uncertainty", "agreement"), [(0.73, SAME), (0.74, UNCLEAR), (2.0, UNCLEAR)])
+def test_a_published_difference_within_its_uncertainty_is_unclear(tmp_path, uncertainty, agreement):
+    table = a_table([ROWS[1], {**ROWS[2], "uncertainty": {"PSNR": uncertainty}}])
+    trial = a_trial(tmp_path, second=15.0)
+    assert line_of(make_lines(table, trial), "dual").agreement == agreement
+    assert f"| -0.74 ± {uncertainty:.2f} |" in to_markdown(the_table(table, trial))
+    measures = [{**table.measures[0].model_dump(), "uncertainty": uncertainty}, table.measures[1].model_dump()]
+    assert line_of(make_lines(a_table(measures=measures), trial), "dual").agreement == agreement
+
+
+def test_the_counts_say_how_many_differences_of_ours_there_are(tmp_path):
+    measures = [{"column": name, "unit": "dB", "digits": 2, "ours": "psnr"} for name in ("PSNR, one", "PSNR, two")]
+    rows = [{**row, "values": {"PSNR, one": 1.0 + at, "PSNR, two": 2.0 + at}} for at, row in enumerate(ROWS[1:])]
+    lines = make_lines(a_table(rows, measures=measures), a_trial(tmp_path))
+    told = agreement_counts(lines)
+    assert told.startswith("2 published differences stand beside one of ours: 2 same direction. ")
+    assert "Distinct differences of ours behind them: 1," in told
+
+
+@pytest.mark.parametrize(("reached", "better"), [(9.0, True), (15.0, False)])
+def test_a_dagger_stands_where_a_predictor_that_learns_nothing_is_better(tmp_path, reached, better):
+    """The nearest view has 12.2; the warp by true depth, which has 16.3, is an oracle."""
+    rows = [*ROWS, {"label": "nearest", "baseline": "nearest-view", "values": {"PSNR": 12.0}}]
+    trial = a_trial(tmp_path, first=reached - 1, second=reached)
+    made = the_table(a_table(rows), trial)
+    daggers = {row["row"]: row["dagger"] for row in rows_of(made) if row["measure"] == "PSNR (dB)"}
+    told = str(int(better))
+    assert daggers == {"theirs alone": "", "LVSM": told, "dual": told, "nearest": "0"}
+    (latex,) = [line for line in to_latex(made).splitlines() if line.startswith("dual & PSNR")]
+    assert ("†" in latex or "dagger" in latex) == better
+    named = "A predictor that learns nothing is better than the best trained arm: PSNR (dB), "
+    assert (named in " ".join(made.notes)) == better
+
+
+def test_masks_of_ours_are_told_and_printed_digits_are_kept(tmp_path):
+    trial = a_trial(tmp_path)
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    record["task"]["options"] |= {"mask_ratio": 0.75, "image_mask": ["tube", "block"], "days": 14, "patch_cells": 8}
+    (tmp_path / "comparison.json").write_text(json.dumps(record))
+    trial = Trial(open_comparison(tmp_path))
+    rows = [
+        {**ROWS[1], "values": {"PSNR": 29.5}, "digits": {"PSNR": 3}, "sources": {"PSNR": "[note] an abstract"}},
+        ROWS[2],
+    ]
+    made = the_table(a_table(rows), trial)
+    assert (
+        "Ours, masks: 75 % masked, masks of grids tube, block, windows of 14 days, patches of 8 x 8 cells."
+        in made.notes
+    )
+    assert "| 29.500 |" in to_markdown(made)
+    assert rows_of(made)[0]["source"] == "[note] an abstract"
+
+
 def test_a_lower_measure_is_compared_as_it_is_printed(tmp_path):
     """A higher PSNR is a lower ST-LPIPS in the made-up results; theirs is 0.004 higher."""
     lines = make_lines(a_table(), a_trial(tmp_path, second=19.0))
@@ -118,7 +182,7 @@ def test_a_lower_measure_is_compared_as_it_is_printed(tmp_path):
 
 def test_one_seed_settles_nothing_and_is_never_bold(tmp_path):
     line = line_of(make_lines(a_table(), a_trial(tmp_path, second=25.0, seeds=(0,))), "dual")
-    assert (line.agreement, line.bold) == (OPEN, False)
+    assert (line.agreement, line.bold) == (NO_INTERVAL, False)
 
 
 def test_arms_that_may_not_be_ranked_agree_with_nothing(tmp_path):
@@ -199,7 +263,7 @@ def test_predictors_that_learn_nothing_have_no_interval_over_seeds(tmp_path):
     assert mean.ours.value == pytest.approx(10.4 + around)
     assert mean.difference is not None
     assert mean.difference.interval is None
-    assert mean.agreement == SAME
+    assert mean.agreement == NO_INTERVAL
     assert dual.difference is not None
     assert dual.difference.interval is not None
     assert dual.agreement == SAME
@@ -291,10 +355,12 @@ def test_what_is_written_is_the_same_twice_follows_from_the_results_and_says_fro
     assert {path.suffix for path in first} == {".md", ".tex", ".csv", ".png", ".pdf"}
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
-    assert differences_trained(tmp_path / "first") == []
+    assert verify(tmp_path / "first").problems == []
     (tmp_path / "first" / "nvs-re10k-512.csv").write_text("changed")
     (tmp_path / "first" / "not-set.tex").unlink()
-    assert differences_trained(tmp_path / "first") == ["nvs-re10k-512.csv", "not-set.tex"]
+    problems = " ".join(map(str, verify(tmp_path / "first").problems))
+    assert "nvs-re10k-512.csv" in problems
+    assert "not-set.tex" in problems
 
 
 def test_figures_show_what_has_both_differences_in_one_unit_and_carry_no_date(tmp_path):
@@ -471,6 +537,7 @@ def test_what_is_not_set_names_claims_and_commands_that_are_understood(claims):
         ({"reference": "nobody"}, "reference: 'nobody' is no row"),
         ({"rows": [*ROWS, ROWS[0]]}, "two have the same label"),
         ({"rows": [{**ROWS[1], "values": {"SSIM": 0.9}}]}, "'SSIM' is no column"),
+        ({"rows": [{**ROWS[1], "uncertainty": {"SSIM": 0.9}}]}, "'SSIM' is no column"),
         ({"rows": [{**ROWS[1], "against": "nobody"}]}, "'nobody' is no row"),
         ({"rows": [{**ROWS[1], "baseline": "nearest-view"}]}, "an arm or a baseline, not both"),
         ({"rows": [{"label": "LVSM", "values": {"PSNR": 1.0}}]}, "none has an arm of ours"),

@@ -77,7 +77,8 @@ def test_what_it_costs_is_budget_by_arms_by_missing_seeds(planted):
     assert pair.needed > 5
     assert found.extra_s(pair.needed) == 25.0 * 3 * (pair.needed - 5)
     shown = planning.render(found, observed=False)
-    assert shown.endswith(f"\n    isochron extend {planted.folder} --seeds {pair.needed}\n")
+    pairs = f"{pair.arm} - {pair.reference}, {pair.policy}"
+    assert shown.endswith(f"\n    isochron extend {planted.folder} --seeds {pair.needed}  # enough for {pairs}\n")
     (row,) = planning.to_json(found)["pairs"]
     assert (row["more_charged_s"], row["needed"]) == (found.extra_s(pair.needed), pair.needed)
     assert json.loads(json.dumps(planning.to_json(found), allow_nan=False))["pairs"][0]["command"] in shown

@@ -162,7 +162,7 @@ def test_what_nothing_makes_is_named(results):
 
 def test_claims_follow_from_the_results_that_they_name(results):
     ledger = results / "claims"
-    assert verify.verify(ledger).checked[0] == "claims: every file follows from the 2 results that derived.json names"
+    assert verify.verify(ledger).checked[0] == "claims: every table follows from the 2 results that derived.json names"
     path = ledger / "claims.csv"
     path.write_text(path.read_text().replace("not testable here", "reproduced", 1))
     (line,) = verify.verify(ledger).problems
@@ -172,9 +172,26 @@ def test_claims_follow_from_the_results_that_they_name(results):
         verify.verify(ledger)
 
 
+def test_a_damaged_record_is_named_and_the_others_are_still_checked(results):
+    run = results / "cpu-2core" / "nvs-tiny" / "runs" / "dual.fill" / "seed-1"
+    (run / "ledger.json").write_text("{}")
+    found = verify.verify(results)
+    assert any(
+        line.startswith("cpu-2core/nvs-tiny: its records are not those of a result (") for line in found.problems
+    )
+    assert any(line.startswith("cpu-2core/efficiency-masked-image-tiny: ") for line in found.checked)
+
+
+def test_a_folder_that_holds_runs_or_claims_alone_is_one_that_holds_results(results):
+    runs = results / "cpu-2core" / "nvs-tiny" / "runs"
+    found = verify.verify(runs)
+    assert found.problems == []
+    assert sum(": " in line and "/seed-" in line for line in found.checked) == len(list(runs.glob("*/*/run.json")))
+
+
 def test_a_folder_without_any_result_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: holds no comparison\.json"):
+    with pytest.raises(UserError, match=r"empty: holds none of comparison\.json"):
         verify.verify(tmp_path / "empty")
 
 

@@ -54,7 +54,7 @@ def test_what_is_no_result_is_refused_and_nothing_is_written(results):
         write_derived(results / "claims", "claims", [*folders(results), results / "notes"])
     with pytest.raises(UserError, match="folders: there is none"):
         write_derived(results / "claims", "claims", [])
-    with pytest.raises(UserError, match="kind must be one of claims, paper, got 'page'"):
+    with pytest.raises(UserError, match="kind must be one of claims, paper, measurement, got 'page'"):
         write_derived(results / "claims", "page", folders(results))
     assert not (results / "claims").exists()
 
@@ -68,7 +68,7 @@ def test_its_absence_says_what_to_give(results):
     ("change", "said"),
     [
         ({"schema": 9}, "schema is 9, this version reads 1"),
-        ({"kind": "page"}, "kind must be one of claims, paper, got 'page'"),
+        ({"kind": "page"}, "kind must be one of claims, paper, measurement, got 'page'"),
         ({"folders": []}, "folders must list relative paths"),
         ({"folders": ["/results/nvs-tiny"]}, "folders must list relative paths"),
         ({"folders": [3]}, "folders must list relative paths"),

@@ -68,9 +68,7 @@ class Trial:
 
     def is_point_of(self, measure: TwoBudgets) -> bool:
         """Whether it is a point of the curve that a measure may read, and fits otherwise."""
-        return (
-            bool(measure.curve) and self.comparison.record.name.startswith(f"{measure.curve}-") and self._fits(measure)
-        )
+        return self.comparison.folder.parent.name == measure.curve and self._fits(measure)
 
     def is_share_of(self, longer: Trial, measure: TwoBudgets) -> bool:
         """Whether its budget is the measure's share of that of `longer`, and nothing else differs: device, task, data, arms."""
@@ -127,12 +125,11 @@ class Shelf:
             found[record_of(folder)].append(folder)
         curves = [open_scaling(folder) for folder in found[SCALING]]
         parts = [part for scaling in curves if scaling.record.status == "finished" for part in scaling.parts()]
-        measured = [
-            open_efficiency(folder) for folder in (*found[EFFICIENCY], *parts) if (folder / EFFICIENCY).is_file()
-        ]
+        swept = [folder for folder in found[EFFICIENCY] if is_cost(folder)]
         self._trials = _finished([*found[COMPARISON], *found[None]])
         self._points = _finished([part for part in parts if (part / COMPARISON).is_file()])
-        self._measured = sorted((made for made in measured if made.record.status == "finished"), key=_best_measured)
+        self._measured = _measured([folder for folder in found[EFFICIENCY] if folder not in swept])
+        self._swept = _measured([*swept, *(part for part in parts if (part / EFFICIENCY).is_file())])
 
     def trials(self, measure: Trained) -> list[Trial]:
         """Comparisons that a measure is about."""
@@ -141,20 +138,27 @@ class Shelf:
             return found
         found += [trial for trial in self._points if trial.is_point_of(measure)]
         pairs = [(longer, shorter) for longer in found for shorter in found if shorter.is_share_of(longer, measure)]
-        return sorted((Shortened(longer, shorter) for longer, shorter in pairs), key=_best)
+        # of several pairs, the one with the largest budgets
+        pairs.sort(key=lambda pair: -pair[0].comparison.record.budget["amount"])
+        return sorted((Shortened(longer, shorter) for longer, shorter in pairs), key=lambda pair: _best(pair)[:3])
 
     def measured(self, task: str) -> list[Efficiency]:
         """Measurements of a task's efficiency, whole ones."""
-        return [made for made in self._measured if made.record.task == task and not is_cost(made.folder)]
+        return [made for made in self._measured if made.record.task == task]
 
     def swept(self, task: str) -> list[Efficiency]:
         """Those of a task that hold the calls and rows of one scaling curve."""
-        return [made for made in self._measured if made.record.task == task and is_cost(made.folder)]
+        return [made for made in self._swept if made.record.task == task]
 
 
 def _finished(folders: Sequence[Path]) -> list[Trial]:
     trials = [Trial(open_comparison(folder)) for folder in folders]
     return sorted((trial for trial in trials if trial.comparison.record.status == "finished"), key=_best)
+
+
+def _measured(folders: Sequence[Path]) -> list[Efficiency]:
+    found = [open_efficiency(folder) for folder in folders]
+    return sorted((made for made in found if made.record.status == "finished"), key=_best_measured)
 
 
 def _best(trial: Trial) -> tuple[int, int, bool, str]:

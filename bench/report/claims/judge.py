@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.report.claims import measured, trained
-from bench.report.claims.commands import command, cost
+from bench.report.claims.commands import command, cost, extension
 from bench.report.claims.folders import Shelf, Trial, name, rank
 from bench.report.claims.measures import (
     CALLED,
@@ -25,6 +26,7 @@ from bench.report.claims.measures import (
 from bench.report.claims.outcome import Outcome
 from bench.report.claims.read import SCALES, Claim
 from bench.store.efficiency import Efficiency
+from bench.store.schema import ComparisonRecord
 
 Status = Literal["reproduced", "not reproduced", "not testable here"]
 STATUSES: tuple[Status, ...] = ("reproduced", "not reproduced", "not testable here")
@@ -49,6 +51,11 @@ class Verdict:
     cost: str = ""
     """What that would take."""
 
+    @property
+    def told(self) -> str:
+        """The status as it is shown: of a quoted size of which the direction alone was tested, it says so."""
+        return f"{self.status} (direction)" if self.claim.of_direction and self.status != STATUSES[2] else self.status
+
 
 @dataclass(frozen=True)
 class _Heard:
@@ -58,6 +65,8 @@ class _Heard:
     device: str
     folder: str
     rank: int
+    record: ComparisonRecord | None = None
+    """Of a comparison."""
 
     @property
     def status(self) -> Status:
@@ -95,7 +104,7 @@ def _judge(claim: Claim, shelf: Shelf) -> Verdict:
         below = SCALES[largest] if largest >= 0 else "what was run"
         return _untested(claim, f"{below} is below {claim.scale}, the smallest scale for this claim", shown, *behind)
     if first.outcome.agrees is None:
-        return _untested(claim, first.outcome.reason, shown, *behind, seeds=first.outcome.seeds)
+        return _untold(claim, first, shown, behind[1])
     return Verdict(claim, first.status, shown, "", *behind)
 
 
@@ -119,6 +128,7 @@ def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
                 f"{trial.comparison.record.device.kind}: {trial.comparison.record.device.name}",
                 name(trial.comparison.folder),
                 trial.rank,
+                trial.comparison.record,
             )
             for trial in shelf.trials(measure)
         ]
@@ -142,10 +152,23 @@ def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
     ]
 
 
-def _untested(
-    claim: Claim, reason: str, shown: str = "", device: str = "", folders: tuple[str, ...] = (), seeds: int = 0
-) -> Verdict:
-    """Not testable here: why, and what would do it (with twice the seeds, where all those that a claim needs cannot tell)."""
-    wanted = command(claim, 2 * seeds if seeds >= trained.SEEDS else trained.SEEDS)
+def _untested(claim: Claim, reason: str, shown: str = "", device: str = "", folders: tuple[str, ...] = ()) -> Verdict:
+    """Not testable here: why, and what would do it."""
+    wanted = command(claim)
     where = (device, folders) if shown else ("", ())
     return Verdict(claim, STATUSES[2], shown, reason, *where, wanted, cost(wanted))
+
+
+def _untold(claim: Claim, heard: _Heard, shown: str, folders: tuple[str, ...]) -> Verdict:
+    """Not testable here, by a result of the right scale. Where seeds are missing to it, those alone are asked for."""
+    found = _untested(claim, heard.outcome.reason, shown, heard.device, folders)
+    needed = heard.outcome.needed
+    if not needed or heard.record is None:
+        return found
+    if math.isinf(needed):
+        return replace(found, command="", cost="")
+    if isinstance(claim.measure, TwoBudgets):  # of two results
+        wanted = command(claim, int(needed))
+        return replace(found, command=wanted, cost=cost(wanted))
+    wanted, price = extension(heard.folder, heard.record, int(needed) - heard.outcome.seeds)
+    return replace(found, command=wanted, cost=price)

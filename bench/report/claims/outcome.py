@@ -22,6 +22,8 @@ class Outcome:
     """Why it cannot tell."""
     seeds: int = 0
     """That it read."""
+    needed: float = 0
+    """Seeds that would tell, by the scatter seen; infinite: too many. 0: seeds are not what is missing."""
 
 
 def decide(claim: Claim, expected: Expected, interval: Interval, nothing: float | None = None) -> bool | None:

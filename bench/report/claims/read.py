@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench import config
 from bench.errors import UserError
-from bench.report.claims.measures import Measure, Paired, PublishedEntry, Reached
+from bench.report.claims.measures import Measure, PublishedEntry, Trained, TwoBudgets
 from bench.report.paper.layout import as_printed
 from bench.report.paper.published import Published, read_published
 
 PATH = Path(__file__).parents[2] / "claims.yaml"
+CURVES = config.CONFIGS.with_name("curves")
 Task = Literal["nvs", "masked-image", "hydrology", "vos", "tracking", "openvocab"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Scale = Literal["tiny", "small", "paper"]
@@ -60,6 +61,14 @@ class Claim(BaseModel):
             return 0.0
         digits = len(as_printed(self.value).partition(".")[2]) if self.digits is None else self.digits
         return 0.5 * 10.0**-digits
+
+    @property
+    def of_direction(self) -> bool:
+        """Whether a size is quoted, and the direction alone is tested. The value of two budgets is their share, which is."""
+        expected = getattr(self.measure, "expected", None)
+        if self.value is None or expected is None or isinstance(self.measure, TwoBudgets):
+            return False
+        return expected.within is None and self.value not in expected.ends
 
     @property
     def quoted(self) -> str:
@@ -146,8 +155,12 @@ def _check_names(path: Path, claim: Claim) -> None:
     where, measure = f"{path}: {claim.id}: measure", claim.measure
     if isinstance(measure, PublishedEntry) and measure.entry not in (known := published_numbers(claim.task)):
         raise UserError(f"{where}.entry: {measure.entry!r} is unknown; known: {', '.join(sorted(known))}")
-    if not isinstance(measure, Paired | Reached):
+    if not isinstance(measure, Trained):
         return
+    if isinstance(measure, TwoBudgets) and measure.curve not in (
+        curves := {"", *(path.stem for path in CURVES.glob("*.yaml"))}
+    ):
+        raise UserError(f"{where}.curve: {measure.curve!r} is unknown; known: {', '.join(sorted(curves - {''}))}")
     if measure.comparison not in (shipped := {path.stem for path in config.CONFIGS.glob("*.yaml")}):
         raise UserError(f"{where}.comparison: {measure.comparison!r} is unknown; known: {', '.join(sorted(shipped))}")
     comparison = _shipped(measure.comparison, claim.scale)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.report import text
 from bench.report.claims.judge import STATUSES, Verdict
+from bench.report.claims.measures import Trained
 from bench.report.claims.read import TASKS
 from bench.report.paper.layout import Column, PaperTable, to_latex
 from bench.store.derived import write_derived
@@ -29,6 +30,7 @@ HEADING = """# Claims
 
 **Reproduced**: the 95 % interval lies where the claim says (for a quoted value: holds it; an exact count equals it within the
 rounding of its print), at or above the smallest scale for the claim, with at least five seeds where something was trained.
+**(direction)**: the source quotes a size, and the direction alone was tested.
 **Not reproduced**: it lies elsewhere. **Not testable here**: everything else, with what would test it and what that takes.
 How to read and extend this: docs/claims.md.
 """
@@ -62,9 +64,12 @@ def contents(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """``61 claims: 20 reproduced, 9 not reproduced, 32 not testable here``."""
+    """``61 claims: 20 reproduced (3 of them in direction alone), 9 not reproduced, 32 not testable here``."""
     found = Counter(verdict.status for verdict in verdicts)
-    return f"{len(verdicts)} claims: {', '.join(f'{found[status]} {status}' for status in STATUSES)}"
+    said = [f"{found[status]} {status}" for status in STATUSES]
+    alone = sum(verdict.status == STATUSES[0] and verdict.claim.of_direction for verdict in verdicts)
+    said[0] += f" ({alone} of them in direction alone)" if alone else ""
+    return f"{len(verdicts)} claims: {', '.join(said)}"
 
 
 def to_markdown(verdicts: Sequence[Verdict]) -> str:
@@ -93,13 +98,13 @@ def to_csv(verdicts: Sequence[Verdict]) -> str:
         claim = verdict.claim
         value = "" if claim.value is None else repr(claim.value)
         row = [claim.id, claim.task, claim.says, claim.source, claim.table, value, claim.unit, claim.scale]
-        row += [verdict.status, verdict.shown, verdict.reason, verdict.device, " ".join(verdict.folders)]
+        row += [verdict.told, verdict.shown, verdict.reason, verdict.device, " ".join(verdict.folders)]
         writer.writerow([" ".join(cell.split()) for cell in [*row, verdict.command, verdict.cost, claim.note]])
     return out.getvalue()
 
 
 def to_tex(verdicts: Sequence[Verdict]) -> str:
-    """For a paper: a table a task (needs booktabs)."""
+    """For a paper: a table a task (needs booktabs), with the notes of its claims below."""
     columns = tuple(Column(name, name) for name in ("verdict", "claim", "quoted", "measured"))
     tables = []
     for task, group in _groups(verdicts):
@@ -108,8 +113,19 @@ def to_tex(verdicts: Sequence[Verdict]) -> str:
             for verdict in group
         ]
         title = f"{TITLES[task]}: {counts(group)}"
-        tables.append(to_latex(PaperTable("claims", title, columns, tuple(rows), names=len(columns))))
+        table = to_latex(PaperTable("claims", title, columns, tuple(rows), names=len(columns)))
+        tables.append(_with_notes(table, group))
     return "\n".join(tables)
+
+
+def _with_notes(table: str, group: Sequence[Verdict]) -> str:
+    """A LaTeX table with the notes of its claims under it."""
+    escape = text.escape_latex
+    notes = [
+        rf"\par\textbf{{{escape(verdict.claim.id)}}}: {escape(_note(verdict))}" for verdict in group if _note(verdict)
+    ]
+    end = "\\end{table}\n"
+    return "\n".join([table.removesuffix(f"\n{end}"), r"\footnotesize\raggedright", *notes, end]) if notes else table
 
 
 def _groups(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
@@ -120,7 +136,7 @@ def _groups(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
 def _cells(verdict: Verdict) -> list[str]:
     claim = verdict.claim
     return [
-        verdict.status,
+        verdict.told,
         f"{claim.says} ({claim.id})",
         claim.quoted or text.NOTHING,
         verdict.shown or text.NOTHING,
@@ -137,6 +153,7 @@ def _note(verdict: Verdict) -> str:
 def _how(verdict: Verdict) -> str:
     reason = text.escape_markdown(verdict.reason)
     if not verdict.command:
-        return f"- **{verdict.claim.id}**: {reason}; no command of Isochron does."
+        trained = isinstance(verdict.claim.measure, Trained)  # then it is the seeds that are too many
+        return f"- **{verdict.claim.id}**: {reason}{'' if trained else '; no command of Isochron does'}."
     commands = ", then ".join(f"`{command}`" for command in verdict.command.split("; "))
     return f"- **{verdict.claim.id}**: {reason}. {commands}: {text.escape_markdown(verdict.cost)}."

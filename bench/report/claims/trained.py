@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from bench import stats
@@ -19,17 +22,20 @@ from bench.stats import Interval
 
 SEEDS = 5
 """A claim needs as many (protocol, section 4); fewer are a smoke run."""
+MOST_SEEDS = 1000
+"""A difference that needs more is too small to be told."""
 
 
 def reached(claim: Claim, measure: Reached, trial: Trial) -> Outcome:
     """What one arm reaches, over its seeds."""
     metric, (arm,) = _metric(claim, measure, trial), trial.arms(measure)
-    found = stats.mean_interval(list(arm.finals[metric.name].values()))
+    finals = list(arm.finals[metric.name].values())
+    found = stats.mean_interval(finals)
     value = text.with_interval(text.fixed(found.value, metric.digits), text.ends(found.interval, metric.digits))
     shown = (
         f"{measure.arm}: {metric.label} {value}{_about(trial, (arm,), found.number)}; {asked(claim, measure.expected)}"
     )
-    return _decided(claim, measure, shown, found.interval, found.number)
+    return _decided(claim, measure, shown, found.interval, finals)
 
 
 def paired(claim: Claim, measure: Difference, trial: Trial) -> Outcome:
@@ -57,7 +63,8 @@ def paired(claim: Claim, measure: Difference, trial: Trial) -> Outcome:
         "" if claim.value is None or isinstance(measure, TwoBudgets) else f", the claim is of {as_printed(claim.value)}"
     )
     least = f": a difference of {text.fixed(found.detectable, metric.digits)} would show (MDE){size}"
-    return _decided(claim, measure, shown, found.interval, found.count, 0.0, "" if found.detectable is None else least)
+    differences = [value - sides[1][seed] for seed, value in sides[0].items() if seed in sides[1]]
+    return _decided(claim, measure, shown, found.interval, differences, 0.0, "" if found.detectable is None else least)
 
 
 def _decided(
@@ -65,14 +72,37 @@ def _decided(
     measure: Trained,
     shown: str,
     interval: Interval | None,
-    seeds: int,
+    values: Sequence[float],
     nothing: float | None = None,
     least: str = "",
 ) -> Outcome:
+    seeds = len(values)
     if seeds < SEEDS or interval is None:
         return Outcome(None, shown, f"{seeds} of the {SEEDS} seeds that a claim needs{least}", seeds)
     agrees = decide(claim, measure.expected, interval, nothing)
-    return Outcome(agrees, shown, "" if agrees is not None else f"{seeds} seeds cannot tell{least}", seeds)
+    if agrees is not None:
+        return Outcome(agrees, shown, "", seeds)
+    needed = _needed(claim, measure, values, nothing)
+    enough = f"about {needed:,.0f} seeds would, by the scatter seen"
+    if math.isinf(needed):
+        enough = f"by the scatter seen more than {MOST_SEEDS:,} would have to: this difference is too small to be told"
+    return Outcome(None, shown, f"{seeds} seeds cannot tell{least}; {enough}", seeds, needed)
+
+
+def _needed(claim: Claim, measure: Trained, values: Sequence[float], nothing: float | None) -> float:
+    """Seeds that find what lies between the mean and the bound that decides, with 80 % power; infinite beyond `MOST_SEEDS`."""
+    mean = float(np.mean(values))
+    if measure.expected is None:  # the interval holds the quoted value and no effect, and leaves the further one first
+        assert claim.value is not None
+        assert nothing is not None
+        distance = max(abs(mean - claim.value) - claim.rounding, abs(mean - nothing))
+    else:
+        distance = min(abs(mean - end) for end in measure.expected.ends if math.isfinite(end))
+    try:
+        needed = max(stats.seeds_needed(values, distance), len(values) + 1)
+    except UserError:  # no distance at all, or too small a one
+        return math.inf
+    return needed if needed <= MOST_SEEDS else math.inf
 
 
 def _metric(claim: Claim, measure: Trained, trial: Trial) -> Metric:

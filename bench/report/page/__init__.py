@@ -29,8 +29,8 @@ from bench.store.efficiency import RECORD, open_efficiency
 from bench.store.files import write_bytes
 from bench.store.read import open_comparison
 from bench.store.results import COMPARISON, record_of
-from bench.store.scaling import COSTS, open_scaling
 from bench.store.scaling import RECORD as SCALING
+from bench.store.scaling import open_scaling
 
 if TYPE_CHECKING:
     from bench.report.claims import Verdict
@@ -127,8 +127,10 @@ def _links(named: Mapping[str, Path], scalings: Sequence[ScalingPage]) -> dict[s
     """What verdicts call a result folder, or a curve's part of one -> its address."""
     found = {shown_folder(folder): name for name, folder in named.items()}
     for page in scalings:
-        for curve in page.curves:
-            found[f"{shown_folder(named[page.id])}/{COSTS}/{curve.name}"] = f"{page.id}-{curve.name}"
+        folder = named[page.id]
+        for part in open_scaling(folder).parts():
+            place = part.relative_to(folder)
+            found[f"{shown_folder(folder)}/{place.as_posix()}"] = f"{page.id}-{place.parts[1]}"
     return found
 
 

@@ -181,7 +181,7 @@ def _plot(data: CurveData, panel: Panel, fits: Sequence[Fit], arms: Sequence[str
     for mark in (mark for shape in shapes for mark in shape.marks):
         heights += [mark.y, *(mark.ends or ())]
     measured = [mark.y for shape in shapes for mark in shape.marks]
-    log = min(measured) > 0
+    log = data.curve.form != "saturating" and min(measured) > 0
     heights = [height for height in heights if height > 0] if log else heights
     label = panel.quantity.label
     return draw(
@@ -230,7 +230,5 @@ def _mark(data: CurveData, panel: Panel, series: Series, point: Point, left_out:
 
 
 def _law(law: PowerLaw, first: float, last: float) -> tuple[tuple[float, float], ...]:
-    sign = -1.0 if law.form == "saturating" else 1.0
     x = np.geomspace(first, last, STEPS)
-    y = law.offset.value + law.scale.value * x ** (sign * law.exponent.value)
-    return tuple(zip(x.tolist(), y.tolist(), strict=True))
+    return tuple(zip(x.tolist(), law.values(x).tolist(), strict=True))

@@ -46,12 +46,22 @@ def untested(reason: str) -> str:
     return f"not testable here: {reason}"
 
 
-def counted(pairs: Mapping[str, tuple[float | None, float]], what: str = "counted") -> str:
-    """Ours against published numbers by key: how many agree, and the others."""
+def counted(
+    pairs: Mapping[str, tuple[float | None, float]], what: str = "counted", digits: Mapping[str, int] | None = None
+) -> str:
+    """Ours against published numbers by key: how many agree, and the others.
+
+    `digits` behind the point that the source prints, of keys whose value does not show them (-2: rounded to hundreds).
+    """
+    printed = digits or {}
     known = {key: (ours, theirs) for key, (ours, theirs) in pairs.items() if ours is not None}
     if not known:
         return untested("it was not counted")
-    apart = {key: (ours, theirs) for key, (ours, theirs) in known.items() if abs(ours / theirs - 1) > _slack(theirs)}
+    apart = {
+        key: (ours, theirs)
+        for key, (ours, theirs) in known.items()
+        if abs(ours / theirs - 1) > _slack(theirs, printed.get(key))
+    }
     said = f"{what}: {len(known) - len(apart)} of {len(known)} agree"
     others = ", ".join(
         f"{key}: {text.significant(ours, 4)}, not {as_printed(theirs)}" for key, (ours, theirs) in apart.items()
@@ -59,9 +69,9 @@ def counted(pairs: Mapping[str, tuple[float | None, float]], what: str = "counte
     return f"{said} ({others})" if others else said
 
 
-def _slack(theirs: float) -> float:
+def _slack(theirs: float, digits: int | None) -> float:
     """Relative distance that the rounding of a printed number explains, and `CLOSE` at least."""
-    decimals = len(as_printed(theirs).partition(".")[2])
+    decimals = len(as_printed(theirs).partition(".")[2]) if digits is None else digits
     return max(CLOSE, 0.5 * 10.0**-decimals / theirs)
 
 

@@ -30,6 +30,8 @@ class Published(BaseModel):
     setting: str = Text
     convention: str = Text
     values: dict[str, float] = Field(min_length=1)
+    digits: dict[str, int] = {}
+    """Digits behind the point that the source prints, of values that do not show them (-2: rounded to hundreds)."""
 
     def __getitem__(self, key: str) -> float:
         """The number of a row; KeyError if there is none."""

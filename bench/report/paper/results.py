@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import UserError
 from bench.report import paper, scaling
+from bench.report.claims.folders import name
 from bench.report.paper.trained import write_trained
+from bench.store.derived import write_derived
 from bench.store.efficiency import RECORD as EFFICIENCY
 from bench.store.efficiency import RENDERED
 from bench.store.results import COMPARISON, expand, record_of
@@ -43,25 +46,29 @@ def write_all(folders: Sequence[Path] | None, out: Path | None = None) -> list[P
 
     Args:
         folders: results, or folders that hold some; None: all that are published, or else the newest measurement under ``runs``.
-        out: where to; by default trained tables go to ``results/paper``, those of a measurement or of curves into it. Curves
-            stay there whatever `out` is.
+        out: where to, several measurements as ``DEVICE/NAME`` below it; by default trained tables of all that is published go
+            to ``results/paper``, those of a measurement or of curves into it. Curves stay there whatever `out` is.
 
     Raises:
-        UserError: there is no result, or one is unfinished or damaged.
+        UserError: there is no result, one is unfinished or damaged, or `out` is missing where trained tables are of some alone.
     """
     if folders is None:
         published = [RESULTS] if any(RESULTS.glob(f"*/*/{COMPARISON}")) else []
         found = find_results(published or paper.find())
     else:
         found = find_results(folders)
+    if out is None and found.comparisons and folders is not None and [*folders] != [RESULTS]:
+        raise UserError(f"--out: is missing; {RESULTS / RENDERED} holds the tables of all results, these are some")
     alone = len(found.efficiency) == 1 and not found.comparisons
     jobs: list[tuple[Callable[..., object], Any, Path]] = []
     if found.comparisons:
         jobs.append((write_trained, found.comparisons, RESULTS / RENDERED if out is None else out))
     for folder in found.efficiency:
-        place = folder / RENDERED if out is None else out if alone else out / folder.name
+        place = folder / RENDERED if out is None else out if alone else out / name(folder)
         jobs.append((paper.write, [folder], place))
     jobs += [(scaling.write, folder, folder / RENDERED) for folder in found.scaling]
     for write, source, place in jobs:
         write(source, place)
+        if write is paper.write and out is not None:
+            write_derived(place, "measurement", source)
     return sorted(place for _, _, place in jobs)

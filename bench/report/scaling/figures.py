@@ -10,7 +10,7 @@ import numpy as np
 from bench.report import plots
 from bench.report.scaling.fits import Fit
 from bench.report.scaling.series import CurveData, Panel
-from bench.stats import Estimate, PowerLaw
+from bench.stats import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,17 +65,12 @@ def _draw_arm(ax: Axes, fit: Fit, style: tuple[Any, str, Any]) -> None:
                     linewidth=1, markerfacecolor="white" if held_out else colour, zorder=3)  # fmt: skip
     if fit.law is not None:
         x = np.geomspace(points[0].x, points[-1].x, 100)
-        ax.plot(x, _curve(fit.law, x), color=colour, linestyle=line, linewidth=1.2, zorder=2)
+        ax.plot(x, fit.law.values(x), color=colour, linestyle=line, linewidth=1.2, zorder=2)
 
 
 def _reach(middle: Estimate) -> list[list[float]] | None:
     value, interval, _ = middle
     return None if interval is None else [[value - interval.low], [interval.high - value]]
-
-
-def _curve(law: PowerLaw, x: Any) -> Any:
-    sign = -1.0 if law.form == "saturating" else 1.0
-    return law.offset.value + law.scale.value * x ** (sign * law.exponent.value)
 
 
 def _label(ax: Axes, data: CurveData, panel: Panel) -> None:

@@ -106,7 +106,7 @@ def fit_panel(data: CurveData, panel: Panel) -> list[Fit]:
 def difference(series: Series, reference: Series, form: Form, quantity: Quantity) -> Estimate | None:
     """Exponent of `series` minus that of `reference`, fitted for every round or seed that all points have.
 
-    Both are fitted at the values that both have, without the largest. None where no round allows a fit.
+    Both are fitted at the values that both have, without the largest. None unless each of them allows a fit.
     """
     ours = {point.value: point for point in series.points}
     theirs = {point.value: point for point in reference.points}
@@ -114,12 +114,13 @@ def difference(series: Series, reference: Series, form: Form, quantity: Quantity
     if len(shared) < 3:
         return None
     pair = [ours[value] for value in shared], [theirs[value] for value in shared]
-    found = []
-    for number in _shared([*pair[0], *pair[1]]):
+    numbers, found = _shared([*pair[0], *pair[1]]), []
+    for number in numbers:
         laws = [_single(points, number, form) for points in pair]
         if all(law is not None and not law.at_bound for law in laws):
             found.append(laws[0].exponent.value - laws[1].exponent.value)  # type: ignore[union-attr]
-    return quantity.centre(found) if found else None
+    # leaving out those that allow no fit would choose by the result
+    return quantity.centre(found) if found and len(found) == len(numbers) else None
 
 
 def end_slope(series: Series, quantity: Quantity) -> Estimate | None:

@@ -200,7 +200,7 @@ def _quality(scaling: Scaling, curve: QualityCurve) -> CurveData:
     seeds: list[int] = []
     budgets: list[float | None] = []
     metric: Metric | None = None
-    reference = curve.reference
+    reference = ""
     for point in curve.points:
         comparison = open_comparison(scaling.point(curve, point))
         record = comparison.record
@@ -224,7 +224,7 @@ def _quality(scaling: Scaling, curve: QualityCurve) -> CurveData:
         for arm in summary.arms:
             several = len(comparison.policies) > 1
             name = arm.title if several else arm.arm.label
-            if not reference and arm.arm.label == record.reference and arm.arm.policy == policy:
+            if arm.arm.label == (curve.reference or record.reference) and arm.arm.policy == policy:
                 reference = name
             values = dict(arm.finals[metric.name])
             missing += [

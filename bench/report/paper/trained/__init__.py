@@ -19,7 +19,7 @@ from bench.report.paper.trained.figures import write_figures
 from bench.report.paper.trained.lines import Line, make_lines
 from bench.report.paper.trained.published import PublishedTable, read_not_set, read_tables
 from bench.report.paper.trained.tables import agreement_counts, not_set_table, paper_table
-from bench.store.derived import read_derived, write_derived
+from bench.store.derived import write_derived
 from bench.store.files import write_bytes
 from bench.store.results import COMPARISON, expand, record_of
 
@@ -29,9 +29,11 @@ HEAD = """# Published tables of trained results, ours beside them
 
 A row is a published one; where an arm of ours is the same, what it reaches stands beside it [95 % interval over seeds].
 *Difference*: to the row that a table compares with, ours paired by seed. *Agreement*: **same direction** or **opposite** where our
-interval excludes 0, **not settled** where it holds 0, **published as equal** where theirs is 0 and ours is not, **inconclusive**
-where the arms may not be ranked; each by itself, so that one interval in twenty is expected to miss. Bold: not significantly worse than
-the best of ours in the table, after rounding (Holm). Fewer than five seeds are a first look. Nothing is called reproduced here;
+interval excludes 0, **not settled** where it holds 0, **published as equal** where theirs is 0 and ours is not, **published unclear**
+where theirs is within its own uncertainty (after ±), **no interval** where ours has none (one seed, or nothing is learned: neither same
+nor opposite), **inconclusive** where the arms may not be ranked; each by itself, so that one interval in twenty is expected to miss.
+Bold: not significantly worse than the best trained arm of ours in the table, after rounding (Holm). †: a predictor that learns nothing is
+better than that arm; the caption names it, and oracles do not count. Fewer than five seeds are a first look. Nothing is called reproduced here;
 docs/claims.md is about that.
 [README]: the authors' own; [note]: a third party quotes a paper; [run]: an independent run. How to read on: docs/paper-tables.md.
 """
@@ -90,21 +92,6 @@ def tables_trained(folders: Sequence[Path]) -> list[tuple[PaperTable, Trial | No
     return _tables(_make(_comparisons(folders)))
 
 
-def differences_trained(folder: Path) -> list[str]:
-    """Names of the stored tables of a folder that do not follow from the results in its ``derived.json``; absent ones too.
-
-    Raises:
-        UserError: there is no ``derived.json``, or a result that it names has gone.
-    """
-    contents = render_trained(read_derived(folder).folders)
-    stored = {name: folder / name for name in contents}
-    return [
-        name
-        for name, path in stored.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != contents[name]
-    ]
-
-
 def _comparisons(folders: Sequence[Path]) -> list[Path]:
     found = [folder for folder in expand(folders) if record_of(folder) == COMPARISON]
     if not found:
@@ -144,4 +131,4 @@ def _contents(families: Mapping[str, Sequence[Made]]) -> dict[str, str]:
     return contents
 
 
-__all__ = ["differences_trained", "render_trained", "tables_trained", "write_trained"]
+__all__ = ["render_trained", "tables_trained", "write_trained"]

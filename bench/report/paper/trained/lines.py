@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from bench import stats
 from bench.contracts import Metric
@@ -16,8 +17,21 @@ from bench.stats import Estimate, Interval
 
 SAME, OPPOSITE, OPEN = "same direction", "opposite", "not settled"
 TIE, NO_RANKING = "published as equal", "inconclusive"
-AGREEMENTS = (SAME, OPPOSITE, OPEN, TIE, NO_RANKING)
-"""What our difference says of a published one; the fourth: ours is none, theirs is."""
+UNCLEAR, NO_INTERVAL = "published unclear", "no interval"
+AGREEMENTS = (SAME, OPPOSITE, OPEN, TIE, UNCLEAR, NO_INTERVAL, NO_RANKING)
+"""What our difference says of a published one. `TIE`: theirs is 0, ours is not. `UNCLEAR`: theirs is within its uncertainty."""
+
+ORACLES = ("depth-warp", "previous-truth")
+"""Predictors that learn nothing and are told of the truth what no arm is told: that they are better says nothing of arms."""
+
+
+class Beaten(NamedTuple):
+    """A predictor that learns nothing and is better than the best trained arm of a table, in the published unit."""
+
+    label: str
+    value: float
+    trained: float
+    """What the best trained arm reaches."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Line:
     measure: Measure
     published: float | None
     published_difference: float | None
+    uncertainty: float = 0.0
+    """Of the published difference; 0: unknown."""
     metric: Metric | None = None
     """Ours; None where nothing of ours stands beside it."""
     arm: ArmSummary | None = None
@@ -37,7 +53,11 @@ class Line:
     """In the published unit, paired by seed."""
     agreement: str = ""
     """One of `AGREEMENTS`, or empty."""
+    pair: tuple[str, ...] = ()
+    """What `difference` is of: folder, batch policy, metric and both rows in alphabetical order; the same in several lines."""
     bold: bool = False
+    beaten: Beaten | None = None
+    """None where the best trained arm of the column is not beaten, and for predictors that learn nothing."""
 
     @property
     def digits(self) -> int:
@@ -55,7 +75,8 @@ def make_lines(table: PublishedTable, trial: Trial | None) -> tuple[Line, ...]:
     lines = []
     for measure in table.measures:
         for row in table.rows:
-            line = Line(row, measure, row.value(measure), table.published_difference(row, measure))
+            theirs = row.value(measure), table.published_difference(row, measure), table.uncertainty(row, measure)
+            line = Line(row, measure, *theirs)
             if ours and measure.ours and (row.arm or row.baseline):
                 line = ours.beside(line)
             without = not (row.values or row.differences) or row.label == table.reference
@@ -69,9 +90,11 @@ class _Ours:
 
     def __init__(self, table: PublishedTable, trial: Trial) -> None:
         self.table, self.comparison, self.summary = table, trial.comparison, trial.summary
-        of_policy = trial.summary.of_policy(table.policy or trial.comparison.policies[0])
+        self.policy = table.policy or trial.comparison.policies[0]
+        of_policy = trial.summary.of_policy(self.policy)
         self.arms = {arm.arm.label: arm for arm in of_policy}
         shown = [self.arms[label] for label in dict.fromkeys(row.arm for row in table.rows) if label in self.arms]
+        self.shown = shown
         asked = {measure.ours for measure in table.measures}
         metrics = tuple(metric for metric in trial.comparison.metrics if metric.name in asked)
         among = replace(trial.summary, arms=tuple(shown), comparison=replace(trial.comparison, metrics=metrics))
@@ -86,36 +109,66 @@ class _Ours:
             return replace(line, metric=metric, arm=arm)
         factor = line.measure.factor
         ours = stats.mean_interval(list(values.values())) if arm else Estimate(next(iter(values.values())), None, 0)
-        difference, agreement = self._difference(line, metric, values)
+        difference = self._difference(line, metric, values)
+        agreement = self._agreement(line, difference) if difference else ""
+        beaten = self._beaten(metric, factor) if arm else None
         bold = arm is not None and self.bold.get(metric.name, {}).get(arm.arm.name, False)
         return replace(
             line, metric=metric, arm=arm, ours=_times(ours, factor),
-            difference=difference and _times(difference, factor), agreement=agreement, bold=bold,
+            difference=difference and _times(difference, factor), agreement=agreement,
+            pair=self._pair(line.row, metric) if difference else (), bold=bold, beaten=beaten,
         )  # fmt: skip
 
-    def _difference(self, line: Line, metric: Metric, values: Mapping[int, float]) -> tuple[Estimate | None, str]:
+    def _difference(self, line: Line, metric: Metric, values: Mapping[int, float]) -> Estimate | None:
         other = self.table.against(line.row)
         against = self._values(other, metric) if other else {}
         if other is None or not against:
-            return None, ""
+            return None
         found = stats.paired_difference(values, against)
         if found.count == 0:
-            return None, ""
+            return None
         constant = bool(line.row.baseline and other.baseline)
-        difference = Estimate(found.mean, None if constant else found.interval, found.count)
-        settled = constant or found.significant
-        return difference, self._agreement(line.published_difference, found.mean, settled)
+        return Estimate(found.mean, None if constant else found.interval, found.count)
 
-    def _agreement(self, published: float | None, ours: float, settled: bool) -> str:
+    def _agreement(self, line: Line, ours: Estimate) -> str:
+        published = line.published_difference
         if published is None:
             return ""
         if not self.summary.conclusive:
             return NO_RANKING
-        if not settled or ours == 0:
+        if ours.interval is None:
+            return NO_INTERVAL
+        if line.uncertainty and abs(published) <= line.uncertainty:
+            return UNCLEAR
+        if ours.interval.contains(0.0):
             return OPEN
         if published == 0:
             return TIE
-        return SAME if (ours > 0) == (published > 0) else OPPOSITE
+        return SAME if (ours.value > 0) == (published > 0) else OPPOSITE
+
+    def _pair(self, row: Row, metric: Metric) -> tuple[str, ...]:
+        other = self.table.against(row)
+        both = sorted(each.arm or each.baseline for each in (row, other) if each)
+        return (str(self.comparison.folder), self.policy, metric.name, *both)
+
+    def _beaten(self, metric: Metric, factor: float) -> Beaten | None:
+        """By the best predictor that learns nothing, in the table or not, but no oracle; None where an arm is as good, rounded."""
+        if metric.higher_is_better is None:
+            return None
+        finals = [arm.finals[metric.name] for arm in self.shown]
+        trained = [(sum(values.values()) / len(values), "") for values in finals if values]
+        entries = [
+            (entry.value(metric), entry.label) for entry in self.comparison.learn_nothing if entry.name not in ORACLES
+        ]
+        untrained = [(value, label) for value, label in entries if value is not None]
+        if not trained or not untrained:
+            return None
+        best = max if metric.higher_is_better else min
+        (reached, _), (value, label) = best(trained), best(untrained)
+        rounded = round(reached, metric.digits), round(value, metric.digits)
+        if rounded[0] == rounded[1] or best(rounded) == rounded[0]:
+            return None
+        return Beaten(label, factor * value, factor * reached)
 
     def _values(self, row: Row, metric: Metric) -> Mapping[int, float]:
         """Seed -> what a row reaches; a predictor that learns nothing reaches the same at each."""

@@ -41,16 +41,18 @@ class Measure(_Part):
     """What ours is multiplied by to have the published unit."""
     convention: str = ""
     """How theirs is measured, where the source says so."""
+    uncertainty: float = Field(0.0, ge=0)
+    """Of a published difference, in `unit`: one that is not larger says nothing. A row may have its own."""
 
     @property
     def heading(self) -> str:
         """``PSNR (dB)``."""
         return f"{self.column} ({self.unit})" if self.unit else self.column
 
-    def printed(self, value: float, *, signed: bool = False) -> str:
-        """A published value, or difference of two, as the source prints it."""
+    def printed(self, value: float, digits: int = 0, *, signed: bool = False) -> str:
+        """A published value, or difference of two, as the source prints it: with `digits` behind the point at least."""
         behind = len(as_printed(abs(value)).partition(".")[2])
-        return text.fixed(value, max(self.digits, behind), signed=signed)
+        return text.fixed(value, max(self.digits, digits, behind), signed=signed)
 
 
 class Row(_Part):
@@ -62,12 +64,18 @@ class Row(_Part):
     """Predictor of ours that learns nothing."""
     source: str = ""
     """Where it differs from that of the table."""
+    sources: dict[str, str] = {}
+    """Column -> its source, where that differs from the row's."""
     against: str = ""
     """Label of the row that differences are taken from; empty: the reference of the table."""
     values: dict[str, float | tuple[float, ...]] = {}
     """Column -> what is printed; several runs as a list."""
     differences: dict[str, float] = {}
     """Column -> what is published as a difference alone."""
+    digits: dict[str, int] = {}
+    """Column -> digits behind the point, where the source prints more than the column has and the last is 0."""
+    uncertainty: dict[str, float] = {}
+    """Column -> that of the published difference, where it is not the measure's."""
 
     def value(self, measure: Measure) -> float | None:
         """The published value, mean over its runs; None without."""
@@ -106,7 +114,8 @@ class PublishedTable(_Part):
                 raise ValueError(f"rows: {row.label}: against: {row.against!r} is no row")
             if row.arm and row.baseline:
                 raise ValueError(f"rows: {row.label}: give an arm or a baseline, not both")
-            if unknown := (row.values.keys() | row.differences.keys()) - columns:
+            named = (row.values, row.differences, row.sources, row.digits, row.uncertainty)
+            if unknown := {column for part in named for column in part} - columns:
                 raise ValueError(f"rows: {row.label}: {sorted(unknown)[0]!r} is no column")
         if not any(row.arm for row in self.rows):
             raise ValueError("rows: none has an arm of ours; such a table belongs into not-set.yaml")
@@ -126,6 +135,10 @@ class PublishedTable(_Part):
         if theirs[0] is None or theirs[1] is None:
             return None
         return round(theirs[0] - theirs[1], 9)  # 28.93 - 29.67 is not -0.74 to the last bit
+
+    def uncertainty(self, row: Row, measure: Measure) -> float:
+        """Of the published difference; 0 where the source says nothing of it."""
+        return row.uncertainty.get(measure.column, measure.uncertainty)
 
 
 class NotSet(_Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.report import text
@@ -17,6 +17,9 @@ from bench.report.paper.trained.published import NotSet, PublishedTable
 from bench.report.sentences import gate_sentence
 from bench.stats import Estimate
 
+BOLD = "Bold: not significantly worse than the best trained arm of the table."
+DAGGER = "†"
+"""Beside trained arms where a predictor that learns nothing is better than the best of them."""
 ORDER = "Absolute numbers are not comparable across data sets, sizes and budgets; order and sign of differences are."
 DATA = {
     "scenes": "rendered scenes",
@@ -27,6 +30,8 @@ DATA = {
 """Option ``data`` of a task -> what that is; a real data set goes by its own name."""
 UNNAMED = {"nvs": "scenes", "masked-image": "scenes", "hydrology": "generated"}
 """Task -> the data of a record that does not name them; ``embedded`` otherwise."""
+MASKS = {"auto": "auto (per-day for rain, tube for what changes slowly)"}
+"""Option ``image_mask`` of a task -> what that is; the others go by their own name."""
 
 
 def paper_table(
@@ -48,6 +53,8 @@ def paper_table(
         Column("against", "against", None),
         Column("source", "source", None),
         Column("bold", "bold", None),
+        Column("published_uncertainty", "published uncertainty", None),
+        Column("dagger", "a predictor that learns nothing is better", None),
     )
     return PaperTable(
         table.name,
@@ -86,16 +93,16 @@ def not_set_table(entries: Sequence[NotSet], claims: Sequence[Claim]) -> PaperTa
 def _cells(table: PublishedTable, line: Line) -> dict[str, Any]:
     row, measure, arm = line.row, line.measure, line.arm
     against, theirs = table.against(row), line.published_difference
-    printed = row.values.get(measure.column)
+    printed, digits = row.values.get(measure.column), row.digits.get(measure.column, 0)
     runs = printed if isinstance(printed, tuple) else () if printed is None else (printed,)
     return {
         "row": row.label,
         "measure": measure.heading,
-        "published": Shown(", ".join(map(measure.printed, runs)), line.published) if runs else None,
-        "published_difference": None if theirs is None else Shown(measure.printed(theirs, signed=True), theirs),
+        "published": Shown(", ".join(measure.printed(run, digits) for run in runs), line.published) if runs else None,
+        "published_difference": None if theirs is None else Shown(_theirs(line, theirs), theirs),
         "arm": (row.arm or f"{row.baseline} (learns nothing)") if line.metric else None,
         "metric": line.metric and line.metric.label + (f" × {measure.factor:g}" if measure.factor != 1 else ""),
-        "ours": line.ours and Shown(_told(line.ours, line.digits), line.ours),
+        "ours": line.ours and Shown(_told(line.ours, line.digits) + f" {DAGGER}" * bool(line.beaten), line.ours),
         "our_difference": line.difference and Shown(_told(line.difference, line.digits, signed=True), line.difference),
         "agreement": line.agreement or None,
         "seeds": f"{len(arm.finished)}/{len(arm.runs)}" if arm and line.ours else None,
@@ -103,7 +110,15 @@ def _cells(table: PublishedTable, line: Line) -> dict[str, Any]:
         "against": against.label if against else None,
         "source": _source(table, line),
         "bold": int(line.bold) if line.ours else None,
+        "published_uncertainty": line.uncertainty or None if theirs is not None else None,
+        "dagger": int(line.beaten is not None) if line.ours else None,
     }
+
+
+def _theirs(line: Line, difference: float) -> str:
+    """``-0.4 ± 2.0``."""
+    told = line.measure.printed(difference, signed=True)
+    return f"{told} ± {line.measure.printed(line.uncertainty)}" if line.uncertainty else told
 
 
 def _told(found: Estimate, digits: int, *, signed: bool = False) -> str:
@@ -113,7 +128,7 @@ def _told(found: Estimate, digits: int, *, signed: bool = False) -> str:
 
 
 def _source(table: PublishedTable, line: Line) -> str:
-    return line.row.source or table.source
+    return line.row.sources.get(line.measure.column) or line.row.source or table.source
 
 
 def _conventions(table: PublishedTable, lines: Sequence[Line]) -> Iterator[str]:
@@ -125,6 +140,20 @@ def _conventions(table: PublishedTable, lines: Sequence[Line]) -> Iterator[str]:
     metrics = {line.metric.name: line.metric for line in lines if line.metric and line.metric.note}
     yield from (f"Ours, {metric.label}: {metric.note.rstrip('.')}." for metric in metrics.values())
     yield ORDER
+    if any(line.bold for line in lines):
+        yield BOLD
+    beaten = {line.metric.name: line for line in lines if line.beaten and line.metric and line.ours}
+    told = [_beaten(line) for line in beaten.values()]
+    if told:
+        yield f"{DAGGER} A predictor that learns nothing is better than the best trained arm: {'; '.join(told)}."
+
+
+def _beaten(line: Line) -> str:
+    """``PSNR (dB), 17.83 against 16.40 (harmonic interpolation)``."""
+    assert line.metric is not None
+    assert line.beaten is not None
+    value, trained = (text.fixed(found, line.digits) for found in (line.beaten.value, line.beaten.trained))
+    return f"{line.metric.label}, {value} against {trained} ({line.beaten.label})"
 
 
 def _behind(
@@ -144,6 +173,8 @@ def _behind(
         f"{device.name}{about}; "
         f"{name(trial.comparison.folder)}."
     )
+    if masks := _masks(trial.comparison.record.task.options):
+        yield f"Ours, masks: {masks}."
     if others:
         left = ", ".join(f"{name(other.comparison.folder)} ({_size(other)})" for other in others)
         yield f"Of several results the one of the largest preset counts, then of most seeds. Left out: {left}."
@@ -172,12 +203,32 @@ def _data(trial: Trial) -> str:
     return DATA.get(data, data) + (f", {side} px" if side else "")
 
 
+def _masks(options: Mapping[str, Any]) -> str:
+    """``75 % masked, masks of grids tube, windows of 14 days, patches of 8 x 8 cells``: what the options hold of these."""
+    if not options.get("mask_ratio"):
+        return ""
+    told = [f"{100 * options['mask_ratio']:g} % masked"]
+    if kinds := options.get("image_mask"):
+        told.append(f"masks of grids {MASKS.get(kinds, kinds) if isinstance(kinds, str) else ', '.join(kinds)}")
+    if kind := options.get("series_mask"):
+        told.append(f"masks of series {kind}")
+    if days := options.get("days"):
+        told.append(f"windows of {days} days")
+    if side := options.get("patch_cells"):
+        told.append(f"patches of {side} x {side} cells")
+    if side := options.get("patch_size"):
+        told.append(f"patches of {side} x {side} px")
+    return ", ".join(told)
+
+
 def _size(trial: Trial) -> str:
     return f"{trial.comparison.record.preset}, {budget(trial.summary)}, {len(trial.comparison.record.seeds)} seeds"
 
 
 def agreement_counts(lines: Sequence[Line]) -> str:
-    """``40 published differences: 3 same direction, ...``."""
+    """``40 published differences stand beside one of ours: 3 same direction, ...``, and how many of ours there are."""
     found = [line.agreement for line in lines if line.agreement]
     counts = [f"{found.count(kind)} {kind}" for kind in AGREEMENTS if kind in found]
-    return f"{len(found)} published differences stand beside one of ours: {', '.join(counts) or 'none'}"
+    told = f"{len(found)} published differences stand beside one of ours: {', '.join(counts) or 'none'}"
+    distinct = len({line.pair for line in lines if line.agreement})
+    return f"{told}. Distinct differences of ours behind them: {distinct}, as one may stand beside several published columns"

@@ -211,7 +211,8 @@ def _whole_model(efficiency: Efficiency, entry: Published) -> str:
 
 def _bytes(value: Callable[..., int]) -> Verdict:
     def verdict(efficiency: Efficiency, entry: Published) -> str:
-        return counted({key: (value(*map(int, key.split())) / 1e6, theirs) for key, theirs in entry.values.items()})
+        pairs = {key: (value(*map(int, key.split())) / 1e6, theirs) for key, theirs in entry.values.items()}
+        return counted(pairs, digits=entry.digits)
 
     return verdict
 
