@@ -111,7 +111,7 @@ def drawn(figure: object, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # a worker goes on to tests of other folders
 def what_only_costs_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         known: dict[str, dict[str, Any]] = {}

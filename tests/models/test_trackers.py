@@ -125,6 +125,7 @@ def test_presets(tracker, name):
 @pytest.mark.parametrize(("tracker", "options"), [*FREEZES, *HEADED])
 @attentions
 def test_gradients_reach_all_weights(tracker, options, attention):
+    torch.manual_seed(0)  # a few channels behind a ReLU: some draws leave one of them dead
     model = tracker.build(attention=attention, **options)
     assert train_once(model, random_batch(model.config)).isfinite()
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
