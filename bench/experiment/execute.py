@@ -11,8 +11,8 @@ from bench.config import Comparison
 from bench.errors import UserError
 from bench.experiment import resolve
 from bench.experiment.session import Session
-from bench.store.files import read_json, write_bytes
-from bench.store.provenance import code_hash, write_provenance
+from bench.store.files import write_bytes
+from bench.store.provenance import code_hash, code_of, write_provenance
 
 
 def start(comparison: Comparison, folder: Path, **parts: Any) -> Session:
@@ -45,11 +45,11 @@ def reopen(folder: Path, **parts: Any) -> Session:
     path = folder / "comparison.yaml"
     if not path.is_file():
         raise UserError(f"{folder}: holds no comparison.yaml; give the folder that `isochron run` printed")
-    before = read_json(folder / "provenance" / "git.json")["code_sha256"]
+    before = code_of(folder) or "unknown"
     if before != code_hash():
         raise UserError(
             f"{folder}: was made by other code (sources {before[:12]}, now {code_hash()[:12]}); "
-            "check out that code, or start a new comparison"
+            f"check out that code, or start a new comparison: isochron run {path}"
         )
     comparison = configuration.load(path)
     for source in resolve.outside_sources(comparison.arms):

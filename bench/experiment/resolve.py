@@ -212,6 +212,11 @@ def shared_options(task_class: Any, options: Mapping[str, Any]) -> Mapping[str, 
     return shared
 
 
+def _listed(value: Any) -> Any:
+    """A tuple as a file holds it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def with_shared(made: Any, given: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The options `given` with those that the architecture shares with the task, which need not be said twice.
 
@@ -220,7 +225,7 @@ def with_shared(made: Any, given: Mapping[str, Any], shared: Mapping[str, Any], 
     """
     known = {field.name for field in fields(made.config_class)} if hasattr(made, "config_class") else set()
     for name in known & shared.keys() & given.keys():
-        if given[name] != shared[name]:
+        if _listed(given[name]) != _listed(shared[name]):
             raise UserError(
                 f"{where}.{name}: is {given[name]!r}, but the task's options make it {shared[name]!r}; leave it out, and change the "
                 f"task for all arms alike"

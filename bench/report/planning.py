@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.report.contrast import table
 from bench.report.paper.layout import to_markdown
 from bench.report.summary import ArmSummary, Summary, compare, summarise
 from bench.stats import Interval
+from bench.store.provenance import code_hash, code_of
 from bench.store.read import open_comparison
 
 SEEDS = (3, 5, 10, 20)
@@ -66,6 +68,8 @@ class Plan:
     """Runs that one more seed takes."""
     run_s: float
     """Charged seconds of a run."""
+    extends: bool
+    """Whether this code may add seeds to the folder. Code that has changed since has to begin anew, with its configuration."""
 
     def announced(self, pair: PairPlan) -> int | None:
         """Seeds that the comparison has to have for `pair` to get those that it needs; None for no number.
@@ -75,12 +79,15 @@ class Plan:
         return None if pair.needed is None else self.seeds + max(0, pair.needed - pair.seeds)
 
     def extra_s(self, seeds: int) -> float:
-        """Charged seconds of what is missing to so many announced seeds, 0 where nothing is."""
-        return max(0, seeds - self.seeds) * self.arms * self.run_s
+        """Charged seconds of `command` for so many announced seeds, 0 where none is missing."""
+        if seeds <= self.seeds:
+            return 0.0
+        return (seeds - (self.seeds if self.extends else 0)) * self.arms * self.run_s
 
     def command(self, seeds: int) -> str:
         """What runs them."""
-        return f"isochron extend {self.folder} --seeds {seeds}"
+        words = ["extend", str(self.folder)] if self.extends else ["run", str(self.folder / "comparison.yaml")]
+        return shlex.join(["isochron", *words, "--seeds", str(seeds)])
 
 
 def plan(
@@ -128,6 +135,7 @@ def plan(
         len(comparison.record.seeds),
         len(comparison.arms),
         comparison.span_s,
+        code_of(folder) == code_hash(),
     )
 
 
@@ -244,7 +252,12 @@ def render(found: Plan, *, observed: bool) -> str:
             "The SD of few seeds is a guess: believe the range in brackets before the number (docs/statistics.md)."
         )
     time = text.TimeScale(found.run_s)(found.run_s)
-    notes.append(f"More charged time: missing seeds x {found.arms} arms x {time}; set-up and evaluation come on top.")
+    counted = "missing seeds" if found.extends else "all seeds"
+    notes.append(f"More charged time: {counted} x {found.arms} arms x {time}; set-up and evaluation come on top.")
+    if commands and not found.extends:
+        notes.append(
+            "Other code made these runs, and seeds of two codes are not one sample: the commands start a new comparison."
+        )
     title = f"Seeds for a difference of {found.metric.label}: {found.comparison}"
     made = to_markdown(table("seeds", title, headings, rows, tuple(notes)))
     lines = [f"\n    {found.command(seeds)}  # enough for {what}" for seeds, what in sorted(commands)]

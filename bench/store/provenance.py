@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from bench.store.files import write_bytes, write_json
+from bench.store.files import read_json, write_bytes, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bench", "models", "baselines")
@@ -31,6 +31,12 @@ def code_hash() -> str:
     for path in source_files():
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def code_of(folder: Path) -> str | None:
+    """`code_hash` of the sources that made a result; None where its provenance does not tell."""
+    path = folder / "provenance" / "git.json"
+    return read_json(path).get("code_sha256") if path.is_file() else None
 
 
 def _git(*arguments: str) -> str | None:

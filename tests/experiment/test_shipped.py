@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config import comparison_names, load
+from bench.config import comparison_names, dump, load
 from bench.errors import UserError
 from bench.experiment import resolve
 
@@ -26,6 +26,15 @@ def test_every_arm_fits_its_task(name: str, preset: str, tmp_path: Path) -> None
         parts = resolve.pretrained_parts(model)
         named = {key for key in ("encoder", "repa") if isinstance(arm.config.options.get(key), Mapping)}
         assert len(parts) == len(named), "what was trained elsewhere is on record"
+
+
+@pytest.mark.parametrize("name", sorted(comparison_names()))
+def test_the_configuration_that_a_run_writes_out_can_be_run_itself(name: str, tmp_path: Path) -> None:
+    written = tmp_path / "comparison.yaml"
+    first = resolve.expand(load(name))
+    written.write_text(dump(first))
+    again = resolve.expand(load(written))
+    assert dump(again) == dump(first)
 
 
 def test_real_data_that_is_missing_is_one_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from bench import stats
 from bench.errors import UserError
 from bench.report import planning
+from bench.store.provenance import code_hash
 from tests.report.fake_store import FakeArm
 
 ARMS = (
@@ -75,20 +76,35 @@ def test_what_it_costs_is_budget_by_arms_by_missing_seeds(planted):
     found = planning.plan(planted.folder, difference=0.1, arms=("dual", "plain"))
     (pair,) = found.pairs
     assert pair.needed > 5
-    assert found.extra_s(pair.needed) == 25.0 * 3 * (pair.needed - 5)
+    assert found.extra_s(pair.needed) == 25.0 * 3 * pair.needed
     shown = planning.render(found, observed=False)
     pairs = f"{pair.arm} - {pair.reference}, {pair.policy}"
-    assert shown.endswith(f"\n    isochron extend {planted.folder} --seeds {pair.needed}  # enough for {pairs}\n")
+    anew = f"isochron run {planted.folder}/comparison.yaml --seeds {pair.needed}"
+    assert shown.endswith(f"\n    {anew}  # enough for {pairs}\n")
+    assert "More charged time: all seeds x 3 arms x 25.0 s" in shown
+    assert "Other code made these runs" in shown
     (row,) = planning.to_json(found)["pairs"]
     assert (row["more_charged_s"], row["needed"]) == (found.extra_s(pair.needed), pair.needed)
     assert json.loads(json.dumps(planning.to_json(found), allow_nan=False))["pairs"][0]["command"] in shown
+
+
+def test_the_code_that_made_a_comparison_adds_the_missing_seeds_alone(planted):
+    (planted.folder / "provenance").mkdir(exist_ok=True)
+    (planted.folder / "provenance" / "git.json").write_text(json.dumps({"code_sha256": code_hash()}))
+    found = planning.plan(planted.folder, difference=0.1, arms=("dual", "plain"))
+    (pair,) = found.pairs
+    assert found.extra_s(pair.needed) == 25.0 * 3 * (pair.needed - 5)
+    shown = planning.render(found, observed=False)
+    assert f"\n    isochron extend {planted.folder} --seeds {pair.needed}  # enough for " in shown
+    assert "More charged time: missing seeds x 3 arms x 25.0 s" in shown
+    assert "Other code" not in shown
 
 
 def test_enough_seeds_take_no_more_and_no_command(planted):
     found = planning.plan(planted.folder, difference=50.0)
     shown = planning.render(found, observed=False)
     assert all(pair.needed <= 5 for pair in found.pairs)
-    assert "isochron extend" not in shown
+    assert "--seeds" not in shown
     assert shown.count("| none |") == 2
     assert planning.to_json(found)["pairs"][0]["command"] == ""
 

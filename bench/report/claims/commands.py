@@ -24,7 +24,6 @@ from bench.report.claims.measures import (
 )
 from bench.report.claims.read import Claim
 from bench.report.claims.trained import SEEDS
-from bench.store.schema import ComparisonRecord
 
 
 def command(claim: Claim, seeds: int = SEEDS) -> str:
@@ -46,15 +45,6 @@ def command(claim: Claim, seeds: int = SEEDS) -> str:
 def cost(commands: str) -> str:
     """Budget by arms by seeds of what `command` gives, or that nothing is trained; empty for none."""
     return "; ".join(_cost(each) for each in commands.split("; ") if each)
-
-
-def extension(folder: str, record: ComparisonRecord, missing: int) -> tuple[str, str]:
-    """What adds so many seeds to a result, and what these alone cost."""
-    amount, unit = record.budget.get("amount", record.budget_s or 0.0), record.budget.get("unit", "seconds")
-    runs = len(record.arms)
-    said = f"{_amount(amount, unit)} x {runs} runs x {missing} more seed{'' if missing == 1 else 's'}"
-    said += f" = {_amount(amount * runs * missing, unit)} charged, {_machine(record.preset)}"
-    return shlex.join(["isochron", "extend", folder, "--seeds", str(len(record.seeds) + missing)]), said
 
 
 @dataclass(frozen=True)
@@ -120,14 +110,10 @@ def _cost(command: str) -> str:
     parts = [_amount(each, made.budget.unit), f"{arms} arms", *([f"{policies} policies"] if policies > 1 else [])]
     total = _amount(each * arms * policies * seeds, made.budget.unit)
     said = f"{' x '.join([*parts, f'{seeds} seeds'])} = {total} charged"
-    said += f", {_machine(made.preset)}"
+    said += f", on {'two cores' if made.preset == 'tiny' else 'one GPU'}"
     if made.pretraining is not None:
         said += f", behind {made.pretraining.steps:,} steps that all arms start from"
     return said
-
-
-def _machine(preset: str | None) -> str:
-    return "on two cores" if preset == "tiny" else "on one GPU"
 
 
 def _amount(amount: float, unit: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.report.claims import measured, trained
-from bench.report.claims.commands import command, cost, extension
+from bench.report.claims.commands import command, cost
 from bench.report.claims.folders import Shelf, Trial, name, rank
 from bench.report.claims.measures import (
     CALLED,
@@ -26,7 +26,6 @@ from bench.report.claims.measures import (
 from bench.report.claims.outcome import Outcome
 from bench.report.claims.read import SCALES, Claim
 from bench.store.efficiency import Efficiency
-from bench.store.schema import ComparisonRecord
 
 Status = Literal["reproduced", "not reproduced", "not testable here"]
 STATUSES: tuple[Status, ...] = ("reproduced", "not reproduced", "not testable here")
@@ -65,8 +64,6 @@ class _Heard:
     device: str
     folder: str
     rank: int
-    record: ComparisonRecord | None = None
-    """Of a comparison."""
 
     @property
     def status(self) -> Status:
@@ -128,7 +125,6 @@ def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
                 f"{trial.comparison.record.device.kind}: {trial.comparison.record.device.name}",
                 name(trial.comparison.folder),
                 trial.rank,
-                trial.comparison.record,
             )
             for trial in shelf.trials(measure)
         ]
@@ -160,15 +156,10 @@ def _untested(claim: Claim, reason: str, shown: str = "", device: str = "", fold
 
 
 def _untold(claim: Claim, heard: _Heard, shown: str, folders: tuple[str, ...]) -> Verdict:
-    """Not testable here, by a result of the right scale. Where seeds are missing to it, those alone are asked for."""
+    """Not testable here, by a result of the right scale. Where seeds are missing to it, so many are asked for."""
     found = _untested(claim, heard.outcome.reason, shown, heard.device, folders)
     needed = heard.outcome.needed
-    if not needed or heard.record is None:
+    if not needed:
         return found
-    if math.isinf(needed):
-        return replace(found, command="", cost="")
-    if isinstance(claim.measure, TwoBudgets):  # of two results
-        wanted = command(claim, int(needed))
-        return replace(found, command=wanted, cost=cost(wanted))
-    wanted, price = extension(heard.folder, heard.record, int(needed) - heard.outcome.seeds)
-    return replace(found, command=wanted, cost=price)
+    wanted = "" if math.isinf(needed) else command(claim, int(needed))
+    return replace(found, command=wanted, cost=cost(wanted))
