@@ -20,8 +20,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for top in ("bench", "models", "baselines") for path in (ROOT / top).rglob("*.py"))
 
-COMMON = ("bench", "bench.aggregates", "bench.class_counts", "bench.contracts", "bench.errors")
-"""What every part of bench may import: version and protocol number, what stands for a run, contracts, the user's error."""
+COMMON = ("bench", "bench.aggregates", "bench.class_counts", "bench.contracts", "bench.errors", "bench.parse")
+"""What every part of bench may import: version and protocol number, what stands for a run, contracts, the user's error, and how
+files from outside are checked."""
 
 SHARED = ("models.layers", "models.reference", "models.convmae", "models.catseg_aggregator")
 """What designs and baselines share: their building blocks, a backbone, a head, and the strict loader of published checkpoints."""
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.class_counts": (),
     "bench.contracts": (),
     "bench.errors": (),
+    "bench.parse": ("bench.errors",),
     "bench.config": (*COMMON, "bench.config"),
     "bench.registry": COMMON,
     "bench.data": (*COMMON, "bench.data", "bench.machine"),
@@ -59,6 +61,7 @@ WITHOUT_TORCH = (
     "bench.config",
     "bench.registry",
     "bench.errors",
+    "bench.parse",
     "bench.contracts",
     "bench.stats",
     "bench.report",

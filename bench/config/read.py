@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from bench.config.schema import Comparison, one_line, with_recipe
+from bench.config.schema import Comparison, with_recipe
 from bench.errors import UserError
+from bench.parse import checking, read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -54,19 +54,11 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def comparison_names() -> dict[str, str]:
     """Shipped comparisons: name -> description."""
-    return {path.stem: str(_read_yaml(path).get("description", "")) for path in sorted(CONFIGS.glob("*.yaml"))}
+    return {path.stem: str(_read(path).get("description", "")) for path in sorted(CONFIGS.glob("*.yaml"))}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is no valid YAML; mend that line") from error
+def _read(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping of keys, see the comparisons under bench/configs")
     return content
@@ -92,12 +84,12 @@ def _find(source: str) -> Path:
 
 def _read_with_base(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Name and mapping of the file, behind those of the comparison that it names as its ``base``."""
-    content = _read_yaml(path)
+    content = _read(path)
     base = content.pop("base", None)
     if base is None:
         return [(path.name, content)]
     found = path.parent / base if str(base).endswith((".yaml", ".yml")) else _find(str(base))
-    below = _read_yaml(found)
+    below = _read(found)
     if "base" in below:
         raise UserError(f"{path.name}: base: {base!r} has a base itself; name that one ({below['base']!r}) instead")
     return [(found.name, below), (path.name, content)]
@@ -134,10 +126,8 @@ def validate(content: Mapping[str, Any], where: str) -> Comparison:
     Raises:
         UserError: the first mistake in one line, headed by `where`.
     """
-    try:
+    with checking(where):
         return Comparison.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{where}: {one_line(error)}") from None
 
 
 def from_text(text: str) -> Comparison:

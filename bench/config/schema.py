@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.config.units import Duration, Size, parse_duration
+from bench.parse import first_mistake
 
 _COUNT = re.compile(r"^\s*(\d+)\s*(steps|samples)\s*$")
 _POLICY = re.compile(r"^(fill|knee|fixed:[1-9]\d*)$")
@@ -273,17 +274,4 @@ class Comparison(_Section):
         try:
             return TrainingConfig.model_validate({**self.training.model_dump(), **with_recipe(arm.training)})
         except ValidationError as error:
-            raise ValueError(one_line(error, f"arms.{arm.name}.training.")) from None
-
-
-def one_line(error: ValidationError, prefix: str = "") -> str:
-    """The first mistake as one line: field, message, value."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"{prefix}{where}: unknown key; remove it or mend its spelling"
-    if first["type"] == "missing":
-        return f"{prefix}{where}: is missing; add it"
-    shown = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
-    return f"{prefix}{where}{': ' if prefix + where else ''}{message[0].lower() + message[1:]}{shown}"
+            raise ValueError(first_mistake(error, f"arms.{arm.name}.training.")) from None

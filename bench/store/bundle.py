@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench import PROTOCOL, __version__
 from bench.errors import UserError
-from bench.store.files import disk_error, sha256
+from bench.parse import checking
+from bench.store.files import disk_error, require_version, sha256
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -187,21 +188,9 @@ def _read_manifest(path: Path, stream: gzip.GzipFile) -> Manifest:
         raw = json.loads(b"".join(_content(path, stream, info)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: {MANIFEST}: cannot be read as JSON ({error}); ask for the bundle again") from None
-    schema, protocol = (raw.get(key) if isinstance(raw, dict) else None for key in ("schema", "protocol"))
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path}: {MANIFEST}: schema is {schema}, this version reads {SCHEMA}; use the Isochron that wrote it"
-        )
-    if str(protocol).split(".")[:2] != PROTOCOL.split(".")[:2]:
-        raise UserError(
-            f"{path}: {MANIFEST}: protocol is {protocol}, this version's is {PROTOCOL}; use the Isochron that wrote it"
-        )
-    try:
+    require_version(f"{path}: {MANIFEST}", raw, SCHEMA)
+    with checking(f"{path}: {MANIFEST}", "ask for the bundle again"):
         manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {MANIFEST}: {where}: {first['msg'].lower()}; ask for the bundle again") from None
     folders = [packed.folder for packed in manifest.folders]
     if len(set(folders)) < len(folders):
         raise UserError(f"{path}: {MANIFEST}: folders: one is named twice in {folders}; ask for the bundle again")

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from bench import PROTOCOL
 from bench.errors import UserError
-from bench.store.files import read_json, read_lines
+from bench.parse import checking
+from bench.store.files import read_json, read_lines, require_version
 
 SCHEMA = 1
 RECORD, COUNTS, TIMINGS = "efficiency.json", "counts.jsonl", "timings.jsonl"
@@ -170,11 +170,7 @@ def open_efficiency(folder: Path) -> Efficiency:
     if not path.is_file():
         raise UserError(f"{folder}: holds no {RECORD}; give the folder that `isochron measure-efficiency` printed")
     raw = read_json(path)
-    schema, protocol = (raw.get(key) if isinstance(raw, dict) else None for key in ("schema", "protocol"))
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema is {schema}, this version reads {SCHEMA}; use the Isochron that wrote it")
-    if str(protocol).split(".")[:2] != PROTOCOL.split(".")[:2]:
-        raise UserError(f"{path}: protocol is {protocol}, this version's is {PROTOCOL}; measure again")
+    require_version(path, raw, SCHEMA)
     return Efficiency(folder, _validate(path, raw, EfficiencyRecord))
 
 
@@ -186,9 +182,5 @@ def _lines(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
 
 
 def _validate(path: Path, raw: Any, kind: type[RecordT]) -> RecordT:
-    try:
+    with checking(path, "restore the file, or measure again"):
         return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {first['msg'].lower()}; restore the file, or measure again") from None

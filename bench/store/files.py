@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import PROTOCOL
 from bench.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -60,6 +61,26 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is missing; the folder is incomplete") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); the file is damaged") from error
+
+
+def require_version(where: object, raw: Any, schema: int) -> None:
+    """Refuse what another schema or protocol (major or minor number) wrote.
+
+    Raises:
+        UserError: `raw` is no object, or names another one.
+    """
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: must hold an object, holds {type(raw).__name__}; restore the file")
+    if raw.get("schema") != schema:
+        raise UserError(
+            f"{where}: schema is {raw.get('schema')}, this version reads {schema}; use the Isochron that wrote it"
+        )
+    protocol = str(raw.get("protocol"))
+    if protocol.split(".")[:2] != PROTOCOL.split(".")[:2]:
+        raise UserError(
+            f"{where}: protocol is {protocol}, this version's is {PROTOCOL}, and the two are never put in one table; "
+            "use the Isochron that wrote it"
+        )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

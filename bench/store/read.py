@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from bench import PROTOCOL
 from bench.aggregates import Value
 from bench.contracts import Metric, SampleRecord
 from bench.errors import UserError
+from bench.parse import checking
+from bench.store.files import read_json, require_version
 from bench.store.schema import (
     SCHEMA,
     Arm,
@@ -149,7 +150,7 @@ class Comparison:
         path = self.folder / "references.json"
         if not path.exists():
             return ()
-        entries = _load(path)
+        entries = read_json(path)
         if not isinstance(entries, list):
             raise UserError(f"{path}: must hold a list of baselines, holds {type(entries).__name__}; restore the file")
         return tuple(_validate(path, entry, LearnNothing) for entry in entries)
@@ -165,8 +166,8 @@ class Comparison:
         path = folder / "run.json"
         if not path.exists():
             return Run(folder, arm, seed, None)
-        raw = _load(path)
-        _require_version(path, raw)
+        raw = read_json(path)
+        require_version(path, raw, SCHEMA)
         record = _validate(path, raw, RunRecord)
         if (record.arm, record.seed) != (arm.name, seed):
             raise UserError(
@@ -187,8 +188,8 @@ def open_comparison(folder: str | Path) -> Comparison:
         raise UserError(f"{folder}: no such folder; give the folder that `isochron run` printed")
     if not path.exists():
         raise UserError(f"{folder}: holds no comparison.json; give the folder of a comparison, not of a run")
-    raw = _load(path)
-    _require_version(path, raw)
+    raw = read_json(path)
+    require_version(path, raw, SCHEMA)
     record = _validate(path, raw, ComparisonRecord)
     names = [arm.name for arm in record.arms]
     if len(set(names)) < len(names):
@@ -211,26 +212,13 @@ def metric_values(records: tuple[SampleRecord, ...], metric: str) -> dict[str, V
     return {str(record["sample"]): record[metric] for record in records if record.get(metric) is not None}
 
 
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; restore it, or run the comparison again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); restore it, or run again") from None
-
-
 def _validate(path: Path, raw: Any, kind: type[RecordT], where: str = "") -> RecordT:
-    try:
+    with checking(f"{path}{where}", "see docs/store.md"):
         return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}{where}: {key}: {first['msg'].lower()}; see docs/store.md") from None
 
 
 def _read_object(path: Path, kind: type[RecordT]) -> RecordT:
-    return _validate(path, _load(path), kind)
+    return _validate(path, read_json(path), kind)
 
 
 def _read_lines(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
@@ -249,18 +237,6 @@ def _read_lines(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
                 return
             raise UserError(f"{path}: line {number} is damaged; restore the file, or run again") from None
         yield _validate(path, raw, kind, where=f" line {number}")
-
-
-def _require_version(path: Path, raw: Any) -> None:
-    if not isinstance(raw, Mapping):
-        raise UserError(f"{path}: must hold an object, holds {type(raw).__name__}; restore the file")
-    schema, protocol = raw.get("schema"), str(raw.get("protocol"))
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema is {schema}, this version reads {SCHEMA}; use the Isochron that wrote it")
-    if protocol.split(".")[:2] != PROTOCOL.split(".")[:2]:
-        raise UserError(
-            f"{path}: protocol is {protocol}, this version's is {PROTOCOL}; the two are never put in one table"
-        )
 
 
 def _require_increasing(path: Path, values: list[Any], key: str) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bench import PROTOCOL
 from bench.errors import UserError
+from bench.parse import checking
 from bench.store.efficiency import RECORD as EFFICIENCY
-from bench.store.files import MANIFEST, read_json, sha256, write_json
+from bench.store.files import MANIFEST, read_json, require_version, sha256, write_json
 
 SCHEMA = 1
 RECORD, COSTS, POINTS = "scaling.json", "costs", "points"
@@ -241,17 +241,9 @@ def open_scaling(folder: Path) -> Scaling:
     if not path.is_file():
         raise UserError(f"{folder}: holds no {RECORD}; give the folder that `isochron scaling-curve` printed")
     raw = read_json(path)
-    schema, protocol = (raw.get(key) if isinstance(raw, dict) else None for key in ("schema", "protocol"))
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema is {schema}, this version reads {SCHEMA}; use the Isochron that wrote it")
-    if str(protocol).split(".")[:2] != PROTOCOL.split(".")[:2]:
-        raise UserError(f"{path}: protocol is {protocol}, this version's is {PROTOCOL}; measure again")
-    try:
+    require_version(path, raw, SCHEMA)
+    with checking(path, "restore the file, or measure again"):
         return Scaling(folder, ScalingRecord.model_validate(raw))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {first['msg'].lower()}; restore the file, or measure again") from None
 
 
 def seal(scaling: Scaling) -> None:

@@ -255,7 +255,7 @@ def test_a_damaged_record_in_a_bundle_is_named_by_the_bundle(tmp_path):
     a = sealed(tmp_path / "a")
     (a / "arms" / "dual.fill.json").write_text("{}")
     path = pack(tmp_path, [{"folder": "a"}], tmp_path.parent / f"{tmp_path.name}.tar.gz")
-    with pytest.raises(UserError, match=rf"^{path}: a/arms/dual\.fill\.json: parameters: field required"):
+    with pytest.raises(UserError, match=rf"^{path}: a/arms/dual\.fill\.json: parameters: is missing"):
         compare(path, sealed(tmp_path / "b"))
 
 

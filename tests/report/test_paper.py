@@ -142,7 +142,7 @@ def test_an_entry_without_its_field_is_refused(tmp_path: Path, field: str) -> No
     entries = yaml.safe_load((FOLDER / "nvs.yaml").read_text())
     del entries[1][field]
     (tmp_path / "nvs.yaml").write_text(yaml.safe_dump(entries))
-    with pytest.raises(UserError, match=rf"nvs\.yaml: entry 2: {field}: field required"):
+    with pytest.raises(UserError, match=rf"nvs\.yaml: entry 2: {field}: is missing"):
         read_published("nvs", tmp_path)
 
 
@@ -291,7 +291,7 @@ def test_folders_that_hold_nothing_to_show_are_refused(tmp_path: Path) -> None:
         paper.write([write_folder(tmp_path / "later", schema=2)])
     with pytest.raises(UserError, match=r"protocol is 99\.0"):
         paper.write([write_folder(tmp_path / "foreign", protocol="99.0")])
-    with pytest.raises(UserError, match=r"device\.kind: field required; restore the file"):
+    with pytest.raises(UserError, match=r"device\.kind: is missing; restore the file"):
         paper.write([write_folder(tmp_path / "damaged", device={})])
 
 

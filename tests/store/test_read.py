@@ -139,7 +139,7 @@ def test_a_missing_key_is_named(store):
     content = json.loads(path.read_text())
     del content["seeds"]
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"comparison\.json: seeds: field required"):
+    with pytest.raises(UserError, match=r"comparison\.json: seeds: is missing"):
         open_comparison(store)
 
 

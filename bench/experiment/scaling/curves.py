@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
 from bench.errors import UserError
-from bench.store.scaling import CostCurve, Curve, QualityCurve
+from bench.parse import checking, read_yaml
+from bench.store.scaling import CostCurve, QualityCurve
 
 CURVES = Path(__file__).parents[2] / "curves"
-_CHECK: TypeAdapter[CostCurve | QualityCurve] = TypeAdapter(Curve)
+KINDS: dict[Any, type[CostCurve | QualityCurve]] = {"cost": CostCurve, "quality": QualityCurve}
 
 
 def shipped() -> dict[str, Path]:
@@ -58,36 +56,11 @@ def read_curve(path: Path) -> CostCurve | QualityCurve:
     Raises:
         UserError: it cannot be read, or the first mistake in it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is no valid YAML; mend that line") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping of keys, see the curves under bench/curves")
-    try:
-        return _CHECK.validate_python({"name": path.stem, **content})
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {_one_line(error)}") from None
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first mistake: field, value and mend."""
-    first = error.errors()[0]
-    place = first["loc"][1:] if first["loc"] and first["loc"][0] in ("cost", "quality") else first["loc"]
-    where = ".".join(str(part) for part in place)
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; remove it or mend its spelling"
-    if first["type"] == "missing":
-        return f"{where}: is missing; add it"
-    if first["type"].startswith("union_tag"):
-        return f"kind: must be cost or quality, got {_given(first['input'])}"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{where}{': ' if where else ''}{message[0].lower() + message[1:]}{shown}"
-
-
-def _given(content: Any) -> str:
-    return repr(content.get("kind")) if isinstance(content, dict) else repr(content)
+    kind = content.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{path.name}: kind: must be {' or '.join(KINDS)}, got {kind!r}")
+    with checking(path.name):
+        return KINDS[kind].model_validate({"name": path.stem, **content})

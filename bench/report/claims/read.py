@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench import config
 from bench.errors import UserError
+from bench.parse import checking, read_yaml
 from bench.report.claims.measures import Measure, PublishedEntry, Trained, TwoBudgets
 from bench.report.paper.layout import as_printed
 from bench.report.paper.published import Published, read_published
@@ -82,10 +82,7 @@ def read_claims(path: Path = PATH) -> tuple[Claim, ...]:
     Raises:
         UserError: the file cannot be read, or the first claim that is wrong: its id, the field, the mend.
     """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path}: must be a list of claims; see docs/claims.md")
     claims: dict[str, Claim] = {}
@@ -101,19 +98,8 @@ def read_claims(path: Path = PATH) -> tuple[Claim, ...]:
 def _claim(path: Path, number: int, entry: Any) -> Claim:
     name = entry.get("id") if isinstance(entry, dict) else None
     where = f"{path}: {name or f'claim {number}'}"
-    try:
+    with checking(where, "see docs/claims.md"):
         return Claim.model_validate(_with_published(where, entry))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            said = f"{field}: unknown key; remove it or mend its spelling"
-        elif first["type"] == "missing":
-            said = f"{field}: is missing; add it"
-        else:
-            message = first["msg"].removeprefix("Value error, ")
-            said = f"{field}{': ' if field else ''}{message[0].lower() + message[1:]}; see docs/claims.md"
-        raise UserError(f"{where}: {said}") from None
 
 
 def _with_published(where: str, entry: Any) -> Any:

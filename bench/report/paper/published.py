@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import UserError
+from bench.parse import checking, read_yaml
 
 FOLDER = Path(__file__).parents[2] / "published"
 Status = Literal["README", "note", "run", "inferred"]
@@ -54,18 +54,11 @@ def read_published(task: str, folder: Path = FOLDER) -> dict[str, Published]:
         UserError: the file is missing or an entry lacks its source, unit, setting, convention or status.
     """
     path = folder / f"{task}.yaml"
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
+    entries = read_yaml(path)
     found: dict[str, Published] = {}
     for number, entry in enumerate(entries, start=1):
-        try:
+        with checking(f"{path}: entry {number}", "mend the entry"):
             made = Published.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}: entry {number}: {key}: {first['msg'].lower()}; mend the entry") from None
         if made.name in found:
             raise UserError(f"{path}: entry {number}: the name {made.name!r} is taken; give it another one")
         found[made.name] = made

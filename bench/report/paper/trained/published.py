@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.errors import UserError
+from bench.parse import checking, read_yaml
 from bench.report import text
 from bench.report.paper.layout import as_printed
 from bench.report.paper.published import FOLDER as PUBLISHED
@@ -177,19 +177,11 @@ def read_not_set(folder: Path = FOLDER) -> tuple[NotSet, ...]:
 
 
 def _read(path: Path, kind: type[EntryT]) -> list[EntryT]:
-    try:
-        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
+    entries = read_yaml(path)
     if not isinstance(entries, list):
         raise UserError(f"{path}: must hold a list, holds {type(entries).__name__}; see docs/paper-tables.md")
     made = []
     for number, entry in enumerate(entries, start=1):
-        try:
+        with checking(f"{path}: entry {number}", "mend the entry"):
             made.append(kind.model_validate(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{path}: entry {number}: {key}{': ' * bool(key)}{message}; mend the entry") from None
     return made
