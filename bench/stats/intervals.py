@@ -36,6 +36,10 @@ class Interval(NamedTuple):
         """Whether `value` lies inside."""
         return self.low <= value <= self.high
 
+    def times(self, factor: float) -> Interval:
+        """The same in another unit; `factor` > 0."""
+        return Interval(factor * self.low, factor * self.high)
+
 
 class Estimate(NamedTuple):
     """A number with its interval, and how many values are behind it. No value: NaN."""
@@ -43,6 +47,10 @@ class Estimate(NamedTuple):
     value: float
     interval: Interval | None
     number: int
+
+    def times(self, factor: float) -> Estimate:
+        """The same in another unit; `factor` > 0."""
+        return Estimate(factor * self.value, self.interval and self.interval.times(factor), self.number)
 
 
 def mean_interval(values: ArrayLike, *, seed: int = 0) -> Estimate:

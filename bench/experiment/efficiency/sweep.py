@@ -24,9 +24,9 @@ class Sweep:
     calls: frozenset[tuple[str, str]]
     """Label and mode of the calls that are timed in each."""
     counted: frozenset[tuple[str, str]]
-    """Label and mode of the rows that are counted,"""
+    """Label and mode of the rows that are counted at each size of `at`."""
     at: tuple[Sizes, ...]
-    """at these sizes (and maybe more); where the task counts none there, one of its own is taken to that size."""
+    """A row is meant that has these sizes (and maybe more); where the task has none, one of its own is taken to that size."""
     varied: str
     """The size that differs among `at`."""
 

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 from bench.report.claims import measured, trained
 from bench.report.claims.commands import command, cost
-from bench.report.claims.folders import Shelf, Trial, name, rank
-from bench.report.claims.measures import (
-    CALLED,
-    Counted,
-    Measure,
-    Paired,
-    PublishedEntry,
-    Reached,
-    Slope,
-    Timed,
-    TwoBudgets,
-    Untestable,
-)
+from bench.report.claims.folders import Shelf, name, rank
+from bench.report.claims.measures import Counted, Slope, Stored, Trained, Untestable
 from bench.report.claims.outcome import Outcome
 from bench.report.claims.read import SCALES, Claim
-from bench.store.efficiency import Efficiency
 
 Status = Literal["reproduced", "not reproduced", "not testable here"]
-STATUSES: tuple[Status, ...] = ("reproduced", "not reproduced", "not testable here")
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""In the order in which they are counted and listed: what was decided first."""
 
 
 @dataclass(frozen=True)
@@ -105,44 +94,28 @@ def _judge(claim: Claim, shelf: Shelf) -> Verdict:
     return Verdict(claim, first.status, shown, "", *behind)
 
 
-def _hear(claim: Claim, measure: Measure, shelf: Shelf) -> list[_Heard]:
+def _hear(claim: Claim, measure: Trained | Stored, shelf: Shelf) -> list[_Heard]:
     """What every result folder says that a measure is about."""
-    of_runs: dict[type, Callable[[Claim, Any, Trial], Outcome]] = {
-        Paired: trained.paired,
-        TwoBudgets: trained.paired,
-        Reached: trained.reached,
-    }
-    of_counts: dict[type, Callable[[Claim, Any, Efficiency], Outcome]] = {
-        Counted: measured.counted,
-        Timed: measured.timed,
-        Slope: measured.slope,
-        PublishedEntry: measured.published_entry,
-    }
-    if isinstance(measure, Paired | TwoBudgets | Reached):
+    if isinstance(measure, Trained):
         return [
             _Heard(
-                of_runs[type(measure)](claim, measure, trial),
+                trained.say(claim, measure, trial),
                 f"{trial.comparison.record.device.kind}: {trial.comparison.record.device.name}",
                 name(trial.comparison.folder),
                 trial.rank,
             )
             for trial in shelf.trials(measure)
         ]
-    # what is counted is counted at full size, whatever the preset of the calls that are made
-    exact = measure.of == "flops" if isinstance(measure, Slope) else not isinstance(measure, Timed)
-    if isinstance(measure, Counted) and measure.first.quantity in CALLED:
-        exact = False
-    weigh = of_counts[type(measure)]
-    outcomes = [(made, weigh(claim, measure, made)) for made in shelf.measured(claim.task)]
+    outcomes = [(made, measured.say(claim, measure, made)) for made in shelf.measured(claim.task)]
     if isinstance(measure, Counted | Slope):  # a scaling curve holds few calls and rows: it is heard where those tell
-        swept = ((made, weigh(claim, measure, made)) for made in shelf.swept(claim.task))
+        swept = ((made, measured.say(claim, measure, made)) for made in shelf.swept(claim.task))
         outcomes += [(made, outcome) for made, outcome in swept if outcome.shown]
     return [
         _Heard(
             outcome,
-            "counted" if exact else f"{made.record.device.kind}: {made.record.device.name}",
+            "counted" if measure.is_exact else f"{made.record.device.kind}: {made.record.device.name}",
             name(made.folder),
-            rank(claim.scale) if exact else rank(made.record.preset),
+            rank(claim.scale) if measure.is_exact else rank(made.record.preset),
         )
         for made, outcome in outcomes
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from bench.errors import UserError
 from bench.report import text
-from bench.report.claims.measures import CALLED, Counted, PublishedEntry, Row, Slope, Timed
+from bench.report.claims.measures import CALLED, Counted, PublishedEntry, Row, Slope, Stored, Timed
 from bench.report.claims.outcome import Outcome, asked, decide
 from bench.report.claims.read import Claim, published_numbers
 from bench.report.paper.claims_table import CLOSE
@@ -30,7 +30,24 @@ AGREE = re.compile(r"(\d+) of (\d+) agree")
 UNTESTED = "not testable here: "
 
 
-def counted(claim: Claim, measure: Counted, efficiency: Efficiency) -> Outcome:
+def say(claim: Claim, measure: Stored, efficiency: Efficiency) -> Outcome:
+    """What a task's counts and timings say of a claim.
+
+    Raises:
+        UserError: the claim names an entry whose numbers the task's own table of claims does not count.
+    """
+    match measure:
+        case Counted():
+            return _counted(claim, measure, efficiency)
+        case Timed():
+            return _timed(claim, measure, efficiency)
+        case Slope():
+            return _slope(claim, measure, efficiency)
+        case PublishedEntry():
+            return _published_entry(claim, measure, efficiency)
+
+
+def _counted(claim: Claim, measure: Counted, efficiency: Efficiency) -> Outcome:
     """An exact count, or two of them."""
     rows = [row for row in (measure.first, measure.second) if row is not None]
     found = [_quantity(efficiency, row) for row in rows]
@@ -55,7 +72,7 @@ def counted(claim: Claim, measure: Counted, efficiency: Efficiency) -> Outcome:
     return Outcome(decide(claim, measure.expected, exact), shown)
 
 
-def timed(claim: Claim, measure: Timed, efficiency: Efficiency) -> Outcome:
+def _timed(claim: Claim, measure: Timed, efficiency: Efficiency) -> Outcome:
     """How many times as long one call takes as another."""
     calls = [
         efficiency.call(call.label, sizes, call.mode)
@@ -69,7 +86,7 @@ def timed(claim: Claim, measure: Timed, efficiency: Efficiency) -> Outcome:
     return _clocked(claim, measure, efficiency, names, found, 1.0)
 
 
-def slope(claim: Claim, measure: Slope, efficiency: Efficiency) -> Outcome:
+def _slope(claim: Claim, measure: Slope, efficiency: Efficiency) -> Outcome:
     """Exponent of a cost over an axis, from counts or from timings."""
     values: dict[int, tuple[float, ...]] = {}
     for place in measure.at:
@@ -97,7 +114,7 @@ def slope(claim: Claim, measure: Slope, efficiency: Efficiency) -> Outcome:
     return _clocked(claim, measure, efficiency, names, found, None)
 
 
-def published_entry(claim: Claim, measure: PublishedEntry, efficiency: Efficiency) -> Outcome:
+def _published_entry(claim: Claim, measure: PublishedEntry, efficiency: Efficiency) -> Outcome:
     """What the task's own table of claims says of an entry."""
     rule = RULES.get(claim.task, {}).get(measure.entry)
     line = "" if rule is None else rule(efficiency, published_numbers(claim.task)[measure.entry])

@@ -141,6 +141,11 @@ class Counted(_Part):
             raise ValueError("second: a value has none, every other form needs one")
         return self
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is counted, and so at full size whatever the preset of the calls that are made."""
+        return self.first.quantity not in CALLED
+
 
 class Ref(_Part):
     """One timed call."""
@@ -167,6 +172,11 @@ class Timed(OnDevice):
     second_sizes: dict[str, int] | None = None
     """Null: those of the first."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is counted; it never is."""
+        return False
+
 
 class Slope(OnDevice):
     """Exponent of a cost over an axis: the slope of its logarithm by least squares."""
@@ -177,6 +187,11 @@ class Slope(OnDevice):
     at: tuple[int, ...] = Field(min_length=3)
     of: Literal["flops", "time"] = "flops"
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is counted."""
+        return self.of == "flops"
+
 
 class PublishedEntry(_Part):
     """All numbers of an entry of ``bench/published`` at once, by the rule of the task's own table of claims."""
@@ -185,6 +200,11 @@ class PublishedEntry(_Part):
     entry: str
     commands: tuple[str, ...] = ()
     """What would test it, where that table cannot."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is counted; it always is."""
+        return True
 
 
 class Untestable(_Part):
@@ -196,6 +216,6 @@ class Untestable(_Part):
     """What would at least come near."""
 
 
-Measure = Annotated[
-    Paired | TwoBudgets | Reached | Counted | Timed | Slope | PublishedEntry | Untestable, Field(discriminator="kind")
-]
+Stored = Counted | Timed | Slope | PublishedEntry
+"""What is read from a task's counts and timings."""
+Measure = Annotated[Paired | TwoBudgets | Reached | Stored | Untestable, Field(discriminator="kind")]

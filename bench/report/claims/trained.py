@@ -26,7 +26,21 @@ MOST_SEEDS = 1000
 """A difference that needs more is too small to be told."""
 
 
-def reached(claim: Claim, measure: Reached, trial: Trial) -> Outcome:
+def say(claim: Claim, measure: Trained, trial: Trial) -> Outcome:
+    """What a comparison's arms say of a claim.
+
+    Raises:
+        UserError: the claim names a metric or a control that the comparison does not have.
+    """
+    match measure:
+        case Difference():
+            return _paired(claim, measure, trial)
+        case Reached():
+            return _reached(claim, measure, trial)
+    raise TypeError(measure)
+
+
+def _reached(claim: Claim, measure: Reached, trial: Trial) -> Outcome:
     """What one arm reaches, over its seeds."""
     metric, (arm,) = _metric(claim, measure, trial), trial.arms(measure)
     finals = list(arm.finals[metric.name].values())
@@ -38,7 +52,7 @@ def reached(claim: Claim, measure: Reached, trial: Trial) -> Outcome:
     return _decided(claim, measure, shown, found.interval, finals)
 
 
-def paired(claim: Claim, measure: Difference, trial: Trial) -> Outcome:
+def _paired(claim: Claim, measure: Difference, trial: Trial) -> Outcome:
     """One arm less another, seed by seed."""
     metric, (arm, reference) = _metric(claim, measure, trial), trial.arms(measure)
     view = measure.view if isinstance(measure, Paired) else "time"

@@ -12,13 +12,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from bench import PROTOCOL, __version__
 from bench.errors import UserError
+from bench.report.claims import STATUSES, Verdict
 from bench.report.page import beside, efficiency, scaling
 from bench.report.page.comparison import ComparisonPage, gather
 from bench.report.page.curves import HEIGHT, MARKS, WIDTH
@@ -32,12 +33,7 @@ from bench.store.results import COMPARISON, record_of
 from bench.store.scaling import RECORD as SCALING
 from bench.store.scaling import open_scaling
 
-if TYPE_CHECKING:
-    from bench.report.claims import Verdict
-
 ASSETS = Path(__file__).parent / "assets"
-STATUSES = ("reproduced", "not reproduced", "not testable here")
-"""Of verdicts, in the order in which they are counted and listed: what was decided first."""
 TALL = 16
 """Tables with more rows scroll in a box of their own."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.report.paper import hydrology, masked_image, nvs, openvocab, tracking, vos
-from bench.report.paper.layout import to_csv, to_latex, to_markdown
+from bench.report.paper.layout import to_files
 from bench.report.paper.published import Published, read_published
 from bench.store.efficiency import RECORD, RENDERED, Efficiency, open_efficiency
 
@@ -88,11 +88,7 @@ def render(efficiency: Efficiency, published: Mapping[str, Published]) -> dict[s
         "independent run of the authors' code; [inferred]: worked out from the architecture. How to read them: "
         "docs/efficiency.md. A dash: there is no such number, or it was not measured.\n"
     )
-    contents = {"tables.md": "\n".join([head, *map(to_markdown, made)])}
-    for table in made:
-        contents[f"{table.name}.tex"] = to_latex(table)
-        contents[f"{table.name}.csv"] = to_csv(table)
-    return contents
+    return to_files("tables.md", head, made)
 
 
 def _read(folder: Path) -> tuple[Efficiency, Mapping[str, Published]]:

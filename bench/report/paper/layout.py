@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,6 +123,15 @@ def to_markdown(table: PaperTable) -> str:
     lines += [f"| {' | '.join(row)} |" for row in (headings, rule, *cells)]
     lines += ["", *(f"- {text.escape_markdown(note)}" for note in (*table.notes, *table.sources))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def to_files(name: str, head: str, tables: Sequence[PaperTable]) -> dict[str, str]:
+    """File name to content: all tables as Markdown behind `head` in the file `name`, each as LaTeX and as CSV."""
+    contents = {name: "\n".join([head, *map(to_markdown, tables)])}
+    for table in tables:
+        contents[f"{table.name}.tex"] = to_latex(table)
+        contents[f"{table.name}.csv"] = to_csv(table)
+    return contents
 
 
 def to_latex(table: PaperTable) -> str:

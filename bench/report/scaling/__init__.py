@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.report import plots
-from bench.report.paper.layout import to_csv, to_latex, to_markdown
+from bench.report.paper.layout import to_files
 from bench.report.scaling.figures import draw
 from bench.report.scaling.fits import Fit, fit_curve
 from bench.report.scaling.series import CurveData, read_curve_data
@@ -70,8 +70,4 @@ def _read(folder: Path) -> Iterator[tuple[CurveData, list[Fit]]]:
 def _contents(curves: list[tuple[CurveData, list[Fit]]]) -> dict[str, str]:
     made = [table for data, fits in curves for table in make_tables(data, fits)]
     head = "# Scaling curves\n\nHow to read them: docs/scaling.md. A dash: there is no such number.\n"
-    contents = {"scaling.md": "\n".join([head, *map(to_markdown, made)])}
-    for table in made:
-        contents[f"{table.name}.tex"] = to_latex(table)
-        contents[f"{table.name}.csv"] = to_csv(table)
-    return contents
+    return to_files("scaling.md", head, made)

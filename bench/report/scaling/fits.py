@@ -56,9 +56,7 @@ class Fit:
         """Measured minus predicted as a share of what was measured."""
         if self.held is None or self.is_step or not self.held.measured:
             return None
-        value, interval, number = self.held.miss
-        scale = abs(self.held.measured)
-        return Estimate(value / scale, interval and type(interval)(interval.low / scale, interval.high / scale), number)
+        return self.held.miss.times(1 / abs(self.held.measured))
 
     @property
     def describes(self) -> bool | None:

@@ -102,7 +102,7 @@ def _fits(data: CurveData, fits: list[Fit]) -> PaperTable:
                 "at": fit.held.x,
                 "predicted": fit.held.predicted,
                 "measured": fit.held.measured,
-                "miss": None if fit.miss is None else Estimate(*_times(fit.miss, 100)),
+                "miss": None if fit.miss is None else fit.miss.times(100),
             }
             if not fit.is_logarithm:
                 row |= {"scale": fit.law.scale, "exponent": fit.law.exponent, "difference": fit.difference}
@@ -165,13 +165,4 @@ def _signed(value: Estimate) -> str:
 
 
 def _percent(miss: Estimate) -> str:
-    return f"{_signed(Estimate(*_times(miss, 100)))} %"
-
-
-def _times(value: Estimate, factor: float) -> tuple[float, Any, int]:
-    interval = value.interval
-    return (
-        factor * value.value,
-        interval and type(interval)(factor * interval.low, factor * interval.high),
-        value.number,
-    )
+    return f"{_signed(miss.times(100))} %"

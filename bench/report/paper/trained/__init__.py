@@ -14,7 +14,7 @@ from bench.errors import UserError
 from bench.report.claims.folders import Shelf, Trial
 from bench.report.claims.measures import Reached
 from bench.report.claims.read import read_claims
-from bench.report.paper.layout import PaperTable, to_csv, to_latex, to_markdown
+from bench.report.paper.layout import PaperTable, to_files
 from bench.report.paper.trained.figures import write_figures
 from bench.report.paper.trained.lines import Line, make_lines
 from bench.report.paper.trained.published import PublishedTable, read_not_set, read_tables
@@ -124,11 +124,7 @@ def _tables(families: Mapping[str, Sequence[Made]]) -> list[tuple[PaperTable, Tr
 def _contents(families: Mapping[str, Sequence[Made]]) -> dict[str, str]:
     tables = [table for table, _, _ in _tables(families)]
     counts = agreement_counts([line for made in families.values() for each in made for line in each.lines])
-    contents = {"tables.md": "\n".join([HEAD.format(counts=counts), *map(to_markdown, tables)])}
-    for table in tables:
-        contents[f"{table.name}.tex"] = to_latex(table)
-        contents[f"{table.name}.csv"] = to_csv(table)
-    return contents
+    return to_files("tables.md", HEAD.format(counts=counts), tables)
 
 
 __all__ = ["render_trained", "tables_trained", "write_trained"]

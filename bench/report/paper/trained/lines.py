@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.report.claims.folders import Trial
 from bench.report.paper.trained.published import Measure, PublishedTable, Row
 from bench.report.summary import ArmSummary, bold_arms
-from bench.stats import Estimate, Interval
+from bench.stats import Estimate
 
 SAME, OPPOSITE, OPEN = "same direction", "opposite", "not settled"
 TIE, NO_RANKING = "published as equal", "inconclusive"
@@ -114,8 +114,8 @@ class _Ours:
         beaten = self._beaten(metric, factor) if arm else None
         bold = arm is not None and self.bold.get(metric.name, {}).get(arm.arm.name, False)
         return replace(
-            line, metric=metric, arm=arm, ours=_times(ours, factor),
-            difference=difference and _times(difference, factor), agreement=agreement,
+            line, metric=metric, arm=arm, ours=ours.times(factor),
+            difference=difference and difference.times(factor), agreement=agreement,
             pair=self._pair(line.row, metric) if difference else (), bold=bold, beaten=beaten,
         )  # fmt: skip
 
@@ -186,8 +186,3 @@ class _Ours:
                 f"{self.table.name}: measures: {measure.ours!r} is no metric of {self.comparison.folder}; it has: {known}"
             )
         return found
-
-
-def _times(estimate: Estimate, factor: float) -> Estimate:
-    interval = estimate.interval and Interval(factor * estimate.interval.low, factor * estimate.interval.high)
-    return Estimate(factor * estimate.value, interval, estimate.number)
