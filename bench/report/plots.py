@@ -64,7 +64,7 @@ def write(comparison: Comparison, out_dir: str | Path) -> list[Path]:
     with style():
         for name, draw in (("curves", draw_curves), ("front", draw_front), ("ledger", draw_ledger)):
             figure = draw(summary)
-            paths += [save(figure, out_dir / f"{name}.png"), save(figure, out_dir / f"{name}.pdf")]
+            paths += save(figure, out_dir / name)
     return paths
 
 
@@ -286,6 +286,13 @@ def _title(figure: Figure, summary: Summary, what: str) -> None:
     figure.suptitle(f"{record.name} ({record.preset}) on {record.device.name}\n{what}{missing}", fontsize=9)
 
 
+def load() -> None:
+    """Load the libraries that draw, which every other function here does when it needs them: that takes a second."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_pdf
+    import seaborn  # noqa: F401
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The look of every figure."""
@@ -306,13 +313,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG or PDF, by the suffix; the same figure gives the same bytes."""
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as ``STEM.png`` and ``STEM.pdf`` and return both; the same figure gives the same bytes.
+
+    It is laid out once, for the PNG: that takes as long as drawing, and both look the same.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
-    if path.suffix == ".png":
-        FigureCanvasAgg(figure).print_figure(path, dpi=200, metadata={"Software": None})
-    else:
-        FigureCanvasPdf(figure).print_figure(path, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return path
+    png, pdf = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf"))
+    FigureCanvasAgg(figure).print_figure(png, dpi=200, metadata={"Software": None})
+    figure.set_layout_engine(None)
+    FigureCanvasPdf(figure).print_figure(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return [png, pdf]

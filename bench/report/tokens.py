@@ -14,7 +14,7 @@ def write(folder: Path) -> list[Path]:
     arms = read_json(folder / "tokens" / "norms.json")
     with style():
         figure = draw(arms)
-        return [save(figure, folder / "tokens" / f"norms.{kind}") for kind in ("png", "pdf")]
+        return save(figure, folder / "tokens" / "norms")
 
 
 def draw(arms: dict[str, dict[str, list[dict[str, float]]]]) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.report import paper, scaling
+from bench.report import paper, plots, scaling
 from bench.report.claims.folders import name
 from bench.report.paper.trained import write_trained
 from bench.store.derived import write_derived
@@ -18,6 +22,10 @@ from bench.store.results import COMPARISON, expand, record_of
 from bench.store.scaling import RECORD as SCALING
 
 RESULTS = Path("results")
+PROCESSES = os.cpu_count() or 1
+"""That draw at once: most of the time goes into figures."""
+Job = tuple[Callable[[Any, Path], object], Any, Path]
+"""What writes, from which results, where to."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,30 @@ def write_all(folders: Sequence[Path] | None, out: Path | None = None) -> list[P
     if out is None and found.comparisons and folders is not None and [*folders] != [RESULTS]:
         raise UserError(f"--out: is missing; {RESULTS / RENDERED} holds the tables of all results, these are some")
     alone = len(found.efficiency) == 1 and not found.comparisons
-    jobs: list[tuple[Callable[..., object], Any, Path]] = []
+    jobs: list[Job] = []
     if found.comparisons:
         jobs.append((write_trained, found.comparisons, RESULTS / RENDERED if out is None else out))
     for folder in found.efficiency:
         place = folder / RENDERED if out is None else out if alone else out / name(folder)
-        jobs.append((paper.write, [folder], place))
+        jobs.append((paper.write if out is None else _write_elsewhere, [folder], place))
     jobs += [(scaling.write, folder, folder / RENDERED) for folder in found.scaling]
-    for write, source, place in jobs:
-        write(source, place)
-        if write is paper.write and out is not None:
-            write_derived(place, "measurement", source)
+    if min(PROCESSES, len(jobs)) == 1:
+        for job in jobs:
+            _do(job)
+    else:
+        plots.load()  # once, before the forks; no torch is among what they inherit, and no thread runs
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        with ProcessPoolExecutor(min(PROCESSES, len(jobs)), context) as pool:
+            list(pool.map(_do, jobs))
     return sorted(place for _, _, place in jobs)
+
+
+def _do(job: Job) -> None:
+    write, source, place = job
+    write(source, place)
+
+
+def _write_elsewhere(folders: Sequence[Path], place: Path) -> None:
+    """Tables of measurements outside their folder, with what they are made from."""
+    paper.write(folders, place)
+    write_derived(place, "measurement", folders)

@@ -35,7 +35,7 @@ def write(folder: Path, out: Path | None = None) -> list[Path]:
         for data, fits in curves:
             if data.panels:
                 figure = draw(data, fits)
-                paths += [plots.save(figure, place / f"{data.curve.name}.{kind}") for kind in ("png", "pdf")]
+                paths += plots.save(figure, place / data.curve.name)
     return paths
 
 

@@ -27,7 +27,7 @@ def write(efficiency: Efficiency, published: Theirs, out: Path) -> list[Path]:
     """Write ``ratios`` as PNG and PDF into `out` and return their paths."""
     with plots.style():
         figure = draw(efficiency, published)
-        return [plots.save(figure, out / f"ratios{suffix}") for suffix in (".png", ".pdf")]
+        return plots.save(figure, out / "ratios")
 
 
 def draw(efficiency: Efficiency, published: Theirs) -> Figure:

@@ -42,7 +42,7 @@ def write(efficiency: Efficiency, published: Mapping[str, Published], out: Path)
             ("views", draw_views(efficiency)),
             ("incremental", draw_incremental(efficiency, published)),
         ):
-            paths += [plots.save(figure, out / f"{name}{suffix}") for suffix in (".png", ".pdf")]
+            paths += plots.save(figure, out / name)
     return paths
 
 

@@ -44,7 +44,7 @@ def write_figures(families: Mapping[str, Sequence[Panel]], out: Path) -> list[Pa
             panels = [(table, shown) for table, lines in tables if (shown := comparable_lines(lines))]
             if panels:
                 figure = draw(panels)
-                paths += [plots.save(figure, out / f"{family}.{kind}") for kind in ("png", "pdf")]
+                paths += plots.save(figure, out / family)
     return paths
 
 
