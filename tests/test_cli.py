@@ -265,6 +265,16 @@ def test_plan_writes_nothing_and_starts_nothing(tmp_path: Path) -> None:
     assert again.out.split("The resolved configuration:\n\n")[1].strip() == text.strip()
 
 
+def test_plan_names_files_that_are_not_there(tmp_path: Path) -> None:
+    given = ["--set", "task.fidelity=inception-2048", "--set", f"task.fidelity_weights={tmp_path / 'inception.pth'}"]
+    outcome = isochron("plan", "nvs", *given)
+    assert outcome.code == 0, outcome.err
+    line = f"  not there: task.fidelity_weights: {tmp_path / 'inception.pth'}; nothing runs before it is\n"
+    assert line in outcome.out
+    (tmp_path / "inception.pth").touch()
+    assert "not there" not in isochron("plan", "nvs", *given).out
+
+
 def test_probe_json_is_json_alone(tmp_path: Path) -> None:
     source = write_yaml(tmp_path / "a.yaml", batch=["fill", "knee"])
     outcome = isochron("probe", source, "--json")

@@ -12,6 +12,7 @@ import typer
 
 from bench import PROTOCOL, __version__
 from bench.errors import UserError
+from bench.store.files import DISK_FULL
 
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 """Threads that wait must sleep: two spinning ones on a busy two-core machine are ten times slower than one."""
@@ -65,7 +66,7 @@ def _one_line(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
-            return "the disk is full; free some space and run `isochron resume` on the folder"
+            return DISK_FULL
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

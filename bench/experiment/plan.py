@@ -45,12 +45,15 @@ def plan(comparison: Comparison, cache_dir: Path, out: Path) -> str:
             f"  time: {_time(charged)} charged{f', {_time(tuning)} of tuning' if tuning else ''}; evaluation, probes and set-up come on "
             f"top (on two cores with the tiny preset about a third as much again, plus preparing the data once)"
         )
+    of_arms = {arm.name: arm.options for arm in expanded.arms}
+    missing = resolve.missing_places({"task": expanded.task, "arms": of_arms})
     limit = measure.memory_limit(expanded, device)
     lines += [
         f"  device: {device}, {expanded.threads} threads; memory that training may fill: {limit / 2**20:.0f} MiB "
         f"({available() / 2**30:.1f} GiB of main memory are available)",
         f"  batch policies: {', '.join(expanded.batch)}; at most 6 probes an arm, kept in the cache",
         f"  disk: about {(weights + weights // 2) / 2**20:.0f} MiB for weights, states and records under {out} ({free_disk(out) / 2**30:.0f} GiB free)",
+        *(f"  not there: {place}; nothing runs before it is" for place in missing),
         "",
         "The resolved configuration:",
         "",

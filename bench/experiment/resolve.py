@@ -249,6 +249,17 @@ def _absolute(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def missing_places(options: Mapping[str, Any], where: str = "") -> list[str]:
+    """Those `PLACES` that are named and not there, at any depth, as ``task.data_path: place``."""
+    found = []
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found += missing_places(value, f"{where}{key}.")
+        elif key in PLACES and isinstance(value, str) and value and not Path(value).expanduser().exists():
+            found.append(f"{where}{key}: {value}")
+    return found
+
+
 def expand_arms(comparison: Comparison) -> list[Arm]:
     """Every arm under every batch policy."""
     several = len(comparison.batch) > 1

@@ -6,6 +6,7 @@ that a figure also reads in grey. The same folder gives the same bytes: no dates
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -288,9 +289,8 @@ def _title(figure: Figure, summary: Summary, what: str) -> None:
 
 def load() -> None:
     """Load the libraries that draw, which every other function here does when it needs them: that takes a second."""
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_pdf
-    import seaborn  # noqa: F401
+    for library in ("seaborn", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"):
+        importlib.import_module(library)
 
 
 @contextmanager

@@ -15,12 +15,15 @@ from bench import PROTOCOL
 from bench.errors import UserError
 
 MANIFEST = "manifest.json"
+DISK_FULL = (
+    "the disk is full; free some space and go on: `isochron resume` on a comparison, the same command on other folders"
+)
 
 
 def disk_error(path: Path, error: OSError) -> UserError:
     """The one line that a failed write becomes."""
     if error.errno == errno.ENOSPC:
-        return UserError(f"{path}: the disk is full; free some space and run `isochron resume` on the folder")
+        return UserError(f"{path}: {DISK_FULL}")
     return UserError(f"{path}: cannot be written ({error.strerror})")
 
 

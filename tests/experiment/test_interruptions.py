@@ -158,7 +158,7 @@ def test_a_disk_that_is_full_when_files_are_flushed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.os, "fsync", fsync)
         line = isochron("resume", fresh, "--quiet").line
-    assert "the disk is full; free some space and run `isochron resume`" in line
+    assert "the disk is full; free some space and go on: `isochron resume` on a comparison" in line
     expect_nothing_half_written(fresh)
     expect_no_half_run(fresh)
     finish(fresh, cache)
@@ -195,7 +195,10 @@ def test_a_disk_that_is_full_when_a_step_is_logged(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.LineFile, "__init__", on_a_small_disk)
         line = isochron("resume", fresh, "--quiet").line
-    assert re.search(r"\.jsonl: the disk is full; free some space and run `isochron resume` on the folder$", line), line
+    assert re.search(
+        r"\.jsonl: the disk is full; free some space and go on: `isochron resume` on a comparison, the same command on other folders$",
+        line,
+    ), line
     expect_nothing_half_written(fresh)
     expect_no_half_run(fresh)
     finish(fresh, cache)
