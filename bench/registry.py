@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from importlib.metadata import entry_points
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -117,11 +118,17 @@ def architectures() -> dict[str, Entry]:
     a factory. Which task it serves is up to the comparison that names it.
     """
     found = dict(ARCHITECTURES)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in _installed(entry_points, tuple(sys.path)):
         if point.name in found:
             raise UserError(f"architecture {point.name!r} is registered twice; rename the entry point of {point.value}")
         found[point.name] = Entry(point.value, "", f"from {point.dist.name if point.dist else point.value}")
     return found
+
+
+@lru_cache(maxsize=1)
+def _installed(find: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Iterable[EntryPoint]:
+    """Entry points of the packages on `path`, which is `sys.path`: read once, as every package has a file to open."""
+    return find(group=ENTRY_POINT_GROUP)
 
 
 def load_object(target: str, what: str) -> Any:
@@ -199,9 +206,21 @@ def make_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
     return _fill(cls.config_class, options, where, cls.__name__)
 
 
+@cache
+def _hints(config_class: Any) -> dict[str, Any]:
+    """Types of the fields of a dataclass."""
+    return get_type_hints(config_class)
+
+
+@cache
+def _checker(config_class: Any, field: str, nested: bool) -> TypeAdapter[Any]:
+    """What checks the values of a field; made once, as that takes longer than to check."""
+    return TypeAdapter(_hints(config_class)[field], config=None if nested else READ_LIKE_YAML)
+
+
 def _fill(config_class: Any, options: Mapping[str, Any], where: str, owner: str) -> Any:
     """A dataclass of options; options that are dataclasses themselves are filled, and checked, alike."""
-    hints = get_type_hints(config_class)
+    hints = _hints(config_class)
     known = {field.name: field for field in fields(config_class)}
     checked = {}
     for key, value in options.items():
@@ -212,7 +231,7 @@ def _fill(config_class: Any, options: Mapping[str, Any], where: str, owner: str)
             checked[key] = _fill(nested, value, f"{where}.{key}", key)
             continue
         try:
-            checked[key] = TypeAdapter(hints[key], config=None if nested else READ_LIKE_YAML).validate_python(value)
+            checked[key] = _checker(config_class, key, nested is not None).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise UserError(f"{where}.{key}: {message[0].lower() + message[1:]}, got {value!r}") from None

@@ -89,6 +89,18 @@ def test_installed_packages_register_by_entry_point(monkeypatch: pytest.MonkeyPa
         registry.architectures()
 
 
+def test_a_package_that_is_put_on_the_path_later_registers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "late-net" not in registry.architectures()
+    info = tmp_path / "late-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINT_GROUP}]\nlate-net = late:Net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.architecture("late-net").target == "late:Net"
+    monkeypatch.undo()
+    assert "late-net" not in registry.architectures()
+
+
 @dataclass(frozen=True)
 class NetConfig:
     width: int = 8

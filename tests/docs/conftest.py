@@ -6,7 +6,9 @@ slow checks of the conformance kit (tests/test_conformance.py).
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 from bench import conformance
 from bench.config import Comparison
@@ -29,19 +34,32 @@ from bench.experiment.session import Session
 from bench.report import plots
 from bench.store.files import read_lines
 from bench.store.provenance import write_provenance
+from bench.store.read import Comparison as Run
 from bench.tasks import masked_image_config
 from tests.docs import places
 from tests.experiment.helpers import Outcome, isochron
 
 SLOW = (checks._memory, checks._flops, checks._tie, checks._bfloat16)
 """Checks of the conformance kit that take most of its time."""
+FIGURES = ("curves", "front", "ledger")
+RANDOM = ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
+"""Functions of `torch.nn.init` that draw weights."""
+
+
+@contextlib.contextmanager
+def weights_left_as_they_are() -> Iterator[None]:
+    """Modules that are built here are for their shapes: nothing is drawn for their weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in RANDOM:
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 def counts(comparison: Comparison, cache_dir: Path, arm: Arm) -> dict[str, Any]:
     """Parameters, and FLOPs by the architecture's own formula: no counter runs."""
     task = resolve.make_task(comparison, cache_dir)
     batch = task.transfer(task.worst_case(1), torch.device("cpu"))
-    with torch.device("meta"):
+    with torch.device("meta"), weights_left_as_they_are():
         model = resolve.build(arm.config)
     forward = int(model.flops(batch))
     flops = {"forward_per_sample": forward, "training_per_sample": 3 * forward, "counters": {}, "other_operators": {}}
@@ -105,6 +123,24 @@ def provenance_kept(kept: Path) -> Callable[..., None]:
     return write
 
 
+def saved_quickly(image: Image.Image, *to: Any, save: Any = Image.Image.save, **options: Any) -> None:
+    """`Image.save` that does not look for the smallest file."""
+    save(image, *to, **({**options, "optimize": False, "compress_level": 1} if options.get("optimize") else options))
+
+
+def figures_of_each_task_once() -> Callable[[Run, Path], list[Path]]:
+    """`plots.write` that draws the figures of the first run of every task; those of the others stand empty."""
+    write, seen = plots.write, set[str]()
+
+    def written(run: Run, folder: Path) -> list[Path]:
+        if run.record.task.name not in seen:
+            seen.add(run.record.task.name)
+            return write(run, folder)
+        return [drawn(None, folder / f"{name}.{kind}") for name in FIGURES for kind in ("png", "pdf")]
+
+    return written
+
+
 def drawn(figure: object, path: Path) -> Path:
     """A file where the figure would be."""
     path.write_bytes(b"drawn")
@@ -124,8 +160,13 @@ def what_only_costs_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setattr(measure, "fit_batch", fit_batch)
         patch.setattr(measure, "measure_inference", inference)
         patch.setattr(conformance, "CHECKS", [entry for entry in conformance.CHECKS if entry[1] not in SLOW])
+        patch.setattr(checks, "FINITE_BATCHES", 2)
         patch.setattr(trainer, "WARMUP_STEPS", 1)
+        patch.setattr(psutil, "cpu_percent", lambda interval: 0.0)  # looks for half a second at what else runs
+        patch.setattr(Image.Image, "save", saved_quickly)
+        patch.setattr(plots, "write", figures_of_each_task_once())
         patch.setattr(plots, "save", drawn)
+        patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(gc, "unfreeze", lambda: None)
         once = provenance_kept(tmp_path_factory.mktemp("provenance") / "kept")
         patch.setattr(execute, "write_provenance", once)
@@ -133,6 +174,8 @@ def what_only_costs_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setattr(masked_image_config, "SCENES", {"train": 1, "validation": 1, "test": 1})
         patch.setattr(efficiency, "count", counted)
         patch.setattr(efficiency, "measure_group", timed)
+        for name in ("_on_meta", "_time_groups"):
+            patch.setattr(efficiency, name, weights_left_as_they_are()(getattr(efficiency, name)))
         yield
     gc.unfreeze()
 
