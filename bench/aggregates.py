@@ -53,7 +53,8 @@ def _sums(values: Iterable[Mapping[str, Sequence[float]]]) -> Counts:
     sums: dict[str, Sequence[float]] = {}
     for value in values:
         for part, entries in value.items():
-            sums[part] = [a + b for a, b in zip(sums.get(part, [0] * len(entries)), entries, strict=True)]
+            before = sums.get(part)
+            sums[part] = entries if before is None else [a + b for a, b in zip(before, entries, strict=True)]
     return sums
 
 

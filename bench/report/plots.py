@@ -322,7 +322,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
     png, pdf = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf"))
-    FigureCanvasAgg(figure).print_figure(png, dpi=200, metadata={"Software": None})
-    figure.set_layout_engine(None)
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(200)
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)
+    canvas.print_figure(png, dpi=200, metadata={"Software": None})
     FigureCanvasPdf(figure).print_figure(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]

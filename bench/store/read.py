@@ -7,7 +7,6 @@ asked for. A file that is missing, torn in the middle or of another schema or pr
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from bench.aggregates import Value
 from bench.contracts import Metric, SampleRecord
@@ -231,7 +231,7 @@ def _read_lines(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
         if not line.strip():
             continue
         try:
-            raw = json.loads(line)
+            raw = from_json(line)  # twice as fast as json, and most of what reading takes
         except ValueError:
             if number == len(lines):
                 return

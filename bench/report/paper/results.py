@@ -71,10 +71,10 @@ def write_all(folders: Sequence[Path] | None, out: Path | None = None) -> list[P
     jobs: list[Job] = []
     if found.comparisons:
         jobs.append((write_trained, found.comparisons, RESULTS / RENDERED if out is None else out))
+    jobs += [(scaling.write, folder, folder / RENDERED) for folder in found.scaling]  # the longest first
     for folder in found.efficiency:
         place = folder / RENDERED if out is None else out if alone else out / name(folder)
         jobs.append((paper.write if out is None else _write_elsewhere, [folder], place))
-    jobs += [(scaling.write, folder, folder / RENDERED) for folder in found.scaling]
     if min(PROCESSES, len(jobs)) == 1:
         for job in jobs:
             _do(job)
