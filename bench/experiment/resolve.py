@@ -21,7 +21,7 @@ from bench.engine.progress import learning_rate_curve
 from bench.engine.step import StepSettings
 from bench.errors import UserError
 from bench.machine import look_at_driver, look_at_processor, run_program, usable_cores
-from bench.store.provenance import source_files
+from bench.store.provenance import is_own
 
 PLACES = frozenset(
     [
@@ -157,12 +157,11 @@ def pretrained_parts(of: nn.Module | Task) -> Sequence[Mapping[str, Any]]:
 
 def outside_sources(arms: Sequence[ArmConfig]) -> list[Path]:
     """Files that arms come from and that do not belong to the project (third-party factories), each once."""
-    own = {path.resolve() for path in source_files()}
     found: dict[Path, None] = {}
     for arm in arms:
         made = inspect.unwrap(architecture_class(arm))
         file = getattr(sys.modules.get(getattr(made, "__module__", "")), "__file__", None)
-        if file is not None and (path := Path(file).resolve()) not in own and path.is_file():
+        if file is not None and not is_own(path := Path(file).resolve()) and path.is_file():
             found[path] = None
     return list(found)
 

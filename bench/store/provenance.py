@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ PACKAGES = ("bench", "models", "baselines")
 def source_files() -> list[Path]:
     """All Python and YAML files of the project's packages, in a fixed order."""
     return sorted(
-        path for package in PACKAGES for pattern in ("*.py", "*.yaml") for path in (ROOT / package).rglob(pattern)
+        path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in (".py", ".yaml")
     )
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file lies in one of the project's packages; `path` is resolved."""
+    root = ROOT.resolve()
+    return any(path.is_relative_to(root / package) for package in PACKAGES)
 
 
 def code_hash() -> str:
@@ -54,15 +61,20 @@ def _git(*arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@cache
+def _packages() -> dict[str, str]:
+    """Version of every installed package; read once a process, for there are hundreds."""
+    told = [item.metadata for item in importlib.metadata.distributions()]
+    packages = {metadata["Name"]: metadata["Version"] for metadata in told if metadata["Name"]}
+    return dict(sorted(packages.items(), key=lambda pair: pair[0].lower()))
+
+
 def environment() -> dict[str, Any]:
     """Versions of Python and of every installed package, and the system; no names of hosts, users or folders."""
-    packages = {
-        item.metadata["Name"]: item.version for item in importlib.metadata.distributions() if item.metadata["Name"]
-    }
     return {
         "python": sys.version.split()[0],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "packages": dict(sorted(packages.items(), key=lambda pair: pair[0].lower())),
+        "packages": dict(_packages()),
     }
 
 

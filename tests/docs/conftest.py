@@ -32,6 +32,7 @@ from bench.experiment.efficiency.spec import Row, TimedCall
 from bench.experiment.resolve import Arm
 from bench.experiment.session import Session
 from bench.report import plots
+from bench.report.paper import results
 from bench.store.files import read_lines
 from bench.store.provenance import write_provenance
 from bench.store.read import Comparison as Run
@@ -136,15 +137,17 @@ def figures_of_each_task_once() -> Callable[[Run, Path], list[Path]]:
         if run.record.task.name not in seen:
             seen.add(run.record.task.name)
             return write(run, folder)
-        return [drawn(None, folder / f"{name}.{kind}") for name in FIGURES for kind in ("png", "pdf")]
+        return [path for name in FIGURES for path in drawn(None, folder / name)]
 
     return written
 
 
-def drawn(figure: object, path: Path) -> Path:
-    """A file where the figure would be."""
-    path.write_bytes(b"drawn")
-    return path
+def drawn(figure: object, stem: Path) -> list[Path]:
+    """Files where the figure would be."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    for path in paths:
+        path.write_bytes(b"drawn")
+    return paths
 
 
 @pytest.fixture(scope="module", autouse=True)  # a worker goes on to tests of other folders
@@ -166,6 +169,7 @@ def what_only_costs_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setattr(Image.Image, "save", saved_quickly)
         patch.setattr(plots, "write", figures_of_each_task_once())
         patch.setattr(plots, "save", drawn)
+        patch.setattr(results, "PROCESSES", 1)  # stand-ins are of this process
         patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(gc, "unfreeze", lambda: None)
         once = provenance_kept(tmp_path_factory.mktemp("provenance") / "kept")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from bench.config import Comparison
 from bench.console import Console
@@ -17,6 +18,12 @@ from bench.experiment import execute, measure, resolve
 from bench.experiment.resolve import Arm
 from bench.report import plots
 from tests.experiment import helpers
+
+OF_THE_DATA = (
+    *("train_scenes", "validation_scenes", "test_scenes", "eval_batch", "data", "data_path"),
+    *("neighbours", "evaluation_index", "clean_evaluation"),
+)
+"""Options of `nvs` that change what is trained on, and no shape of a batch."""
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +45,8 @@ def flops_are_counted_once_an_arm() -> Iterator[None]:
 
     def remembered(comparison: Comparison, cache_dir: Path, arm: Arm) -> dict[str, Any]:
         made = resolve.architecture_class(arm.config)
-        key = (id(made), arm.config.model_dump_json(), str(comparison.task))
+        task = {option: value for option, value in comparison.task.items() if option not in OF_THE_DATA}
+        key = (id(made), arm.config.model_dump_json(), str(task))
         if key not in known:
             known[key] = count(comparison, cache_dir, arm)
         return known[key]
@@ -49,24 +57,24 @@ def flops_are_counted_once_an_arm() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def one_form_of_figures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A test draws its figures as PNG; the PDF beside each, which takes longer, is for tests/report and `finished`."""
+def figures_are_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Path]]:
+    """Figures are made and not drawn, which takes longest: that is for tests/report, `finished` and `figures_are_drawn`."""
     save = plots.save
 
-    def drawn(figure: Figure, path: Path) -> Path:
-        if path.suffix != ".pdf":
-            return save(figure, path)
-        path.write_bytes(b"%PDF")
-        return path
+    def stand_in(figure: Figure, stem: Path) -> list[Path]:
+        png, pdf = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf"))
+        Image.new("L", (1, 1)).save(png)
+        pdf.write_bytes(b"%PDF")
+        return [png, pdf]
 
-    monkeypatch.setattr(plots, "save", drawn)
+    monkeypatch.setattr(plots, "save", stand_in)
     return save
 
 
 @pytest.fixture
-def both_forms_of_figures(one_form_of_figures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def figures_are_drawn(figures_are_stand_ins: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn as the command draws them."""
-    monkeypatch.setattr(plots, "save", one_form_of_figures)
+    monkeypatch.setattr(plots, "save", figures_are_stand_ins)
 
 
 @pytest.fixture(scope="session")

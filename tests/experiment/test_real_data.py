@@ -18,11 +18,11 @@ SHAPE = (360, 640)
 
 @pytest.fixture(scope="module")
 def re10k(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips to train on and two to test, as pixelSplat's chunks, with an evaluation index."""
+    """Two clips to train on, in two chunks, and two to test, as pixelSplat's chunks, with an evaluation index."""
     root = tmp_path_factory.mktemp("re10k")
-    train = [clip(f"train{number}", 30, SHAPE, number) for number in range(4)]
-    write_split(root / "train", train[:2], train[2:])
-    write_split(root / "test", [clip("first", 30, SHAPE, 4), clip("second", 30, SHAPE, 5)])
+    train = [clip(f"train{number}", 30, SHAPE, number) for number in range(2)]
+    write_split(root / "train", train[:1], train[1:])
+    write_split(root / "test", [clip("first", 30, SHAPE, 2), clip("second", 30, SHAPE, 3)])
     write_evaluation(root / "index.json", first=([0, 29], [5, 10]), second=([0, 29], [0, 20]), third=None)
     return root
 

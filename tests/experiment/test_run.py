@@ -77,7 +77,7 @@ def test_two_arms_of_one_seed_start_from_initialisations_of_their_own(finished: 
     assert first[0] != first[1]
 
 
-@pytest.mark.usefixtures("both_forms_of_figures")
+@pytest.mark.usefixtures("figures_are_drawn")
 def test_tables_again_gives_the_same_bytes_and_trains_nothing(
     copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -334,6 +334,7 @@ def test_rows_are_counted_at_sizes_that_the_task_does_not_list_itself():
     assert count("hydrology", taken) == count("hydrology", known)
 
 
+@pytest.mark.usefixtures("figures_are_drawn")
 def test_curves_of_stored_measurements_are_drawn_without_measuring(tmp_path):
     source = Path("results/cpu-2core/efficiency-nvs-tiny")
     done = isochron("scaling-curve", "--from", source, "--out", tmp_path / "out")

@@ -280,8 +280,7 @@ def _check_costs(curve: CostCurve, device: str) -> None:
 
 
 def _device(device: str) -> dict[str, Any]:
-    where = resolve.pick_device(device)
-    described = resolve.describe_device(where, resolve.pick_threads("auto"), 0)
+    described = resolve.describe_device(resolve.pick_device(device), 1, 0)
     return {key: value for key, value in described.items() if key not in ("memory_limit_bytes", "threads")}
 
 
