@@ -23,7 +23,7 @@ CURVES =
 FILES = $(wildcard tests/fixtures/*.safetensors tests/fixtures/*/*.safetensors)
 #: FOLDERS     results for `make paper-tables`, `make claims`, `make report` (empty: the published ones), `make bundle`, `make compare`
 FOLDERS =
-#: ARGS        more arguments for pytest in `make test` and `make bench-micro`, such as ARGS="-k ledger"
+#: ARGS        more arguments for pytest in `make test`, `make test-all` and `make bench-micro`, such as ARGS="-k ledger"
 ARGS =
 #: PYTHON      interpreters that .venv may be made from; the first one that is new enough is taken
 PYTHON = python3 python3.13 python3.12 python3.11
@@ -52,7 +52,7 @@ what = $(call quote,$(COMPARISON)) $(call flag,preset,$(PRESET)) $(call flag,bud
 out = $(call flag,out,$(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables claims scaling-curve \
+.PHONY: help install test test-all lint format bench-time-budget bench-aa bench-micro measure-efficiency paper-tables claims scaling-curve \
 	bundle compare report plan probe doctor parity lock clean distclean FORCE
 
 help: ## this list
@@ -114,7 +114,10 @@ parity: $(STAMP) ## compare the architectures with stored outputs of the publish
 	@test -n "$(FILES)" || { echo 'make parity: no fixtures; name them: make parity FILES="a.safetensors b.safetensors"' >&2; exit 2; }
 	$(PY) -m bench parity $(FILES)
 
-test: $(STAMP) ## all tests, offline, in up to four processes (ARGS="-n 0": in one)
+test: $(STAMP) ## tests, offline, in up to four processes (ARGS="-n 0": in one), without the slow ones
+	$(PY) -m pytest -n auto --dist loadfile -m 'not slow' $(ARGS)
+
+test-all: $(STAMP) ## all tests, with the slow ones: whole runs that are killed and resumed, counters over whole networks
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## formatting, ruff's rules and types; changes nothing

@@ -16,9 +16,15 @@ from typing import Any
 
 os.environ["GOMP_SPINCOUNT"] = "0"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Where bytecode is not to be written, every process that a test starts would compile all sources again.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
 import pytest
 from hypothesis import settings
+
+sys.dont_write_bytecode = False
+# Tests make many objects and few cycles: looking for them every 700 objects takes a tenth of all time.
+gc.set_threshold(50_000, 20, 20)
 
 # Derandomised: a test that fails does so on every machine. No deadline: the machine may be busy.
 settings.register_profile("isochron", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=True)

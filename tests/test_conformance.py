@@ -89,6 +89,7 @@ def test_what_cannot_run_is_one_line_and_not_a_crash(
     assert found["all other checks"] == "not run, because 'forward and loss' failed"
 
 
+@pytest.mark.slow
 def test_classes_may_stand_in_any_order(tmp_path: Path) -> None:
     from models.catseg_aggregator import PRESETS as HEADS
     from models.catseg_aggregator import CATSegAggregator
@@ -257,6 +258,7 @@ LITTLE = {
 """Options of tasks and architectures that make a check quick; the others are small enough under ``tiny``."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(registry.ARCHITECTURES))
 def test_the_registered_architectures_pass(name: str, tmp_path: Path) -> None:
     task = registry.architecture(name).task

@@ -101,8 +101,11 @@ def test_curves_keep_their_own_budgets_unless_one_is_given(project: Project) -> 
 
 def test_tests_run_side_by_side_unless_the_arguments_say_otherwise(project: Project) -> None:
     test = ".venv/bin/python -m pytest -n auto --dist loadfile"
-    assert project.command("test") == test
-    assert project.command("test", "ARGS=-n 0 --pdb -k 'ledger or clock'") == f"{test} -n 0 --pdb -k 'ledger or clock'"
+    assert project.command("test") == f"{test} -m 'not slow'"
+    assert project.command("test-all") == test
+    chosen = "-n 0 --pdb -k 'ledger or clock'"
+    assert project.command("test", f"ARGS={chosen}") == f"{test} -m 'not slow' {chosen}"
+    assert project.command("test-all", f"ARGS={chosen}") == f"{test} {chosen}"
 
 
 def test_a_misspelt_variable_is_refused(project: Project) -> None:

@@ -56,7 +56,7 @@ def test_what_is_right_passes() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a: 1\nb: [1", r"x\.yaml:2: is no valid YAML; mend that line$"),
+        (b"a: 1\nb: }\n", r"x\.yaml:2: is no valid YAML; mend that line$"),
         (b"a: \xff", r"x\.yaml: is no UTF-8 text \(invalid start byte at byte 3\); save it as UTF-8$"),
         (None, r"x\.yaml: cannot be read \(No such file or directory\)$"),
     ],

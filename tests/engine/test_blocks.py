@@ -112,6 +112,7 @@ def test_arms_are_interleaved_and_all_finish() -> None:
     assert len({trainer.ledger.charged // SECOND for trainer in block.trainers} - {9, 10}) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [0.01, 0.3, 4.0])
 def test_arms_keep_abreast_however_long_their_steps(cost: float) -> None:
     """At no time is an arm further on than a slice and a step of its own beyond the others."""

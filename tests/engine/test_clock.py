@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ print(booked["idle"], ledger.charged / 1e9, ledger.unaccounted_fraction)
 """
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_idle_and_not_charged(repo_root: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEPER], cwd=repo_root, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

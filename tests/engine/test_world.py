@@ -37,6 +37,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     return {kind: [rank[kind] for rank in ranks] for kind in ranks[0]}
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_where_the_clock_of_rank_0_says(together) -> None:
     first, second = together["seconds"]
     assert first["steps"] == second["steps"]

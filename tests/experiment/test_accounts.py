@@ -9,6 +9,8 @@ import pytest
 from bench.engine.ledger import CATEGORIES, CHARGED
 from tests.experiment.helpers import REAL, isochron, lines, load
 
+pytestmark = pytest.mark.slow
+
 
 def every_run(*folders: Path) -> list[Path]:
     return [path.parent for folder in folders for path in folder.glob("runs/*/seed-*/run.json")]

@@ -12,6 +12,8 @@ import pytest
 
 from tests.experiment.helpers import isochron, load, train
 
+pytestmark = pytest.mark.slow
+
 TASK = {
     "name": "openvocab",
     "data": "aligned",

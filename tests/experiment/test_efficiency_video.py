@@ -183,6 +183,7 @@ def test_what_cannot_be_compiled_is_left_out_and_said_why() -> None:
 # -------------------------------------------------------------------------------------------------------------- tracking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "full", "templates", "published_track"),
     [
@@ -233,6 +234,7 @@ def test_a_frame_from_kept_templates_is_the_frame_of_a_full_pass(monkeypatch: py
         torch.testing.assert_close(outputs["track"], outputs["full"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "templates", "track"])
 def test_a_row_is_counted_three_ways(mode: str) -> None:
     row = next(row for row in tracking.Tracking.rows if (row.label, row.mode) == ("tiny", mode))

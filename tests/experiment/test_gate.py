@@ -15,6 +15,7 @@ def source(tmp_path: Path) -> Path:
     return write_yaml(tmp_path / "a.yaml", [PLAIN, TWIN], eval_fractions=[1.0], seeds=2)
 
 
+@pytest.mark.slow
 def test_it_puts_one_arm_beside_itself_and_counts_how_often_it_differs(source: Path, tmp_path: Path) -> None:
     outcome = isochron(
         "aa", source, "--budget", "10 steps", "--repetitions", 2, "--arm", "twin", "--out", tmp_path / "aa", "--json"

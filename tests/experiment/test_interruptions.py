@@ -26,6 +26,8 @@ from bench.store.read import open_comparison
 from tests.experiment import helpers
 from tests.experiment.helpers import isochron, lines, load
 
+pytestmark = pytest.mark.slow
+
 ARMS = ("first", "second")
 
 

@@ -13,6 +13,8 @@ from bench.stats import paired_difference
 from tests import planted
 from tests.experiment.helpers import PLAIN, TASK, TWIN, isochron, lines, load, start, train, write_yaml
 
+pytestmark = pytest.mark.slow
+
 
 def factory(name: str, **options: object) -> dict[str, object]:
     return {"name": name.lower(), "factory": f"tests.planted:{name}", "options": options}

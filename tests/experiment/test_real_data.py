@@ -12,6 +12,8 @@ from tests.data import test_objects, test_transforms
 from tests.data.re10k_data import clip, write_evaluation, write_split
 from tests.experiment.helpers import PLAIN, TASK, isochron, lines, write_yaml
 
+pytestmark = pytest.mark.slow
+
 VIEWS = {"input_views": 2, "target_views": 2, "eval_targets": 2, "validation_scenes": 1, "train_scenes": None}
 SHAPE = (360, 640)
 

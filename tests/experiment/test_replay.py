@@ -11,6 +11,7 @@ import pytest
 from tests.experiment.helpers import REAL, isochron, load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", REAL)
 def test_a_timed_run_that_was_resumed_replays_bit_for_bit(real: Path, arm: str) -> None:
     run = real / "runs" / arm / "seed-0"

@@ -152,6 +152,7 @@ def test_a_budget_scales_an_axis_that_is_the_budget(tmp_path, cache):
         scaling.start([curve], tmp_path / "other", budget="200 steps", cache_dir=cache)
 
 
+@pytest.mark.slow
 def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_path, cache):
     curves = []
     for name, content in (("views", COST), ("width", quality(tmp_path))):
@@ -217,6 +218,7 @@ def test_costs_and_quality_are_measured_stopped_gone_on_with_and_verified(tmp_pa
     assert "give it alone to go on" in isochron("scaling-curve", "--seeds", 2, "--out", folder).line
 
 
+@pytest.mark.slow
 def test_killed_in_a_call_and_in_a_run_it_goes_on_to_a_folder_that_verifies(tmp_path, cache):
     curves = []
     for name, content in (("views", COST), ("width", quality(tmp_path))):
@@ -240,6 +242,7 @@ def test_killed_in_a_call_and_in_a_run_it_goes_on_to_a_folder_that_verifies(tmp_
     assert verify.verify(folder).problems == []
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_stays_in_the_table_and_reaches_the_exit_code(tmp_path, cache):
     content = quality(tmp_path)
     content["points"][1]["set"]["training"] = {"learning_rate": 1e30, "gradient_clip": 0.0, "optimizer": "sgd"}
@@ -317,6 +320,7 @@ def test_what_a_task_does_not_measure_is_told_before_anything_runs(tmp_path, cac
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_rows_are_counted_at_sizes_that_the_task_does_not_list_itself():
     curve = read_curve(shipped()["mae-tokens"])
     whole = task_efficiency("hydrology")

@@ -13,6 +13,7 @@ from bench.errors import UserError
 from bench.experiment import resolve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
 @pytest.mark.parametrize("name", sorted(comparison_names()))
 def test_every_arm_fits_its_task(name: str, preset: str, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from models.efficient_lvsm import EfficientLVSM, EfficientLVSMConfig
 from tests.experiment.helpers import isochron, load
 from tests.models.helpers import random_batch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def looked_at(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

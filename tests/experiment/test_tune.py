@@ -38,6 +38,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, cache: Path, steps: list[flo
     return folder
 
 
+@pytest.mark.slow
 def test_every_arm_tries_the_same_rates_for_the_same_seconds(tuned: Path, steps: list[float]) -> None:
     trials = load(tuned / "tuning.json")["trials"]
     assert [(trial["arm"], trial["learning_rate"]) for trial in trials] == [

@@ -203,6 +203,7 @@ def test_weights_that_do_not_fit_are_refused(change, message):
 # --- against the oracle --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(configs(), st.integers(1, 9), st.integers(1, 2), st.booleans())
 def test_every_variant_is_what_the_description_says(config, classes, lists, training):

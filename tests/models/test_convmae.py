@@ -298,6 +298,7 @@ def test_a_temperature_is_a_factor_of_its_heads_logits():
 # --- FLOPs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", READS)
 def test_flops_agree_to_the_digit(read):
     options = {**SMALL, **READS[read], "topk_layers": "half"}

@@ -26,6 +26,7 @@ def counted(run, *args, **inputs):
     return counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_closed_forms_are_the_counter(variant):
     model = build(variant, ragged="padded")
     for batch in both(model.config).values():
@@ -57,6 +58,7 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_takes_as_many_operations_whatever_its_size(variant, mode):
     """No loop over samples, days, patches or tokens, forward or backward."""

@@ -92,6 +92,7 @@ def test_costs_of_kept_templates_are_as_counted(tracker, options, attention, onl
 # --- sizes and counts ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tracker", "options"),
     [

@@ -180,6 +180,7 @@ def test_aligned_inputs_keep_what_holds_without(small_vit):
         model(**{**batch, "input_images": batch["input_images"][..., :30]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"input_rgb": False}, {"repa": {"teacher": ALEXNET, "pairs": [[3, 2]]}}])
 @pytest.mark.parametrize("name", ["dinov2-b14", "dinov3-b16"])
 def test_flops_of_aligned_inputs_agree_with_two_counters(name, options):

@@ -213,6 +213,7 @@ def test_targets_of_other_scenes_are_refused(family):
         model.render(scene, batch["target_c2w"][:1], batch["target_intrinsics"][:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [*FAMILIES, "efficient-lvsm shared global"])
 def test_compiles_into_one_graph(variant):
     torch.compiler.reset()
@@ -279,6 +280,7 @@ def test_checkpointing_changes_nothing_but_what_is_kept(variant):
 # --- counting ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scenes", "input_views", "target_views", "size"), [(1, 1, 2, (64, 64)), (3, 8, 6, (48, 32))])
 def test_flops_equal_the_counter_to_the_digit(variant, scenes, input_views, target_views, size):
     with torch.device("meta"):

@@ -21,6 +21,7 @@ READS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [2, 4])
 @pytest.mark.parametrize("read", ["dense", "shared-subset", "topk mask"])
 def test_closed_form_counts_the_usage_that_eviction_needs(read, frames):
@@ -31,6 +32,7 @@ def test_closed_form_counts_the_usage_that_eviction_needs(read, frames):
     assert report.counters["closed_form"] == report.counters["torch"] == report.counters["fvcore"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     "options",
@@ -50,6 +52,7 @@ def test_closed_form_counts_either_mode(options, training):
     assert model.flops(batch) == counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [*READS, "flex"])
 def test_closed_form_of_a_step_counts_the_usage_that_is_asked_for(read):
     options = READS.get(read, {"memory_read": "flex", "image_size": 96})

@@ -72,7 +72,7 @@ def test_two_claims_may_not_share_an_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "a: b", "- [", "- 1"])
 def test_what_is_no_list_of_claims_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "claims.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"claims\.yaml(:1)?: (is no valid YAML|is no UTF-8|must be a list|claim 1)"):
+    with pytest.raises(UserError, match=r"claims\.yaml(:\d)?: (is no valid YAML|is no UTF-8|must be a list|claim 1)"):
         read_claims(tmp_path / "claims.yaml")
 
 

@@ -287,6 +287,7 @@ def test_the_figure_of_images_shows_published_and_measured_points(vit: Efficienc
 # ----------------------------------------------------------------------------------------------------------------- both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["hydrology", "masked-image"])
 def test_the_same_folder_gives_the_same_bytes_and_no_measurement_is_no_error(
     task: str, notes: Efficiency, vit: Efficiency, tmp_path: Path

@@ -66,6 +66,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes_and_pass_errors_on(tmp_path: Path) -> None:
     measured = shutil.copytree(MEASURED, tmp_path / "cpu" / MEASURED.name)
     comparison = FakeStore().write(tmp_path / "cpu" / "nvs-tiny")

@@ -291,6 +291,7 @@ def test_the_figure_of_tracking_has_a_bar_for_every_count(tracker: Efficiency) -
 # ------------------------------------------------------------------------------------------------------------------ both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["vos", "tracking"])
 def test_the_same_folder_gives_the_same_bytes_and_no_measurement_is_no_error(
     task: str, memory: Efficiency, tracker: Efficiency, tmp_path: Path

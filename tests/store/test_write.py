@@ -249,6 +249,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(tmp_path: Path, repo_root: Path) -> None:
     """SIGKILL at a random moment of a loop that does nothing but write."""
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from bench.engine.progress import ReplayedBudget
@@ -43,6 +44,7 @@ def finished(made: Trainer) -> Trainer:
     return made
 
 
+@pytest.mark.slow
 def test_cached_text_leaves_no_trace_in_a_run_that_is_killed_or_replayed() -> None:
     whole, killed, resumed = trainer(), trainer(), trainer()
     for made in (whole, killed, resumed):

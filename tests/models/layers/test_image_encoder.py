@@ -68,6 +68,7 @@ def test_files_that_do_not_serve_are_refused(tmp_path: Path) -> None:
         ImageEncoder(ImageEncoderConfig("alexnet", weights=str(tmp_path / "other.pth")))
 
 
+@pytest.mark.slow
 def test_dinov2_reads_a_local_file_and_aligns_its_patches(dinov2: tuple[nn.Module, Path]) -> None:
     network, path = dinov2
     before = torch.get_rng_state()
@@ -153,6 +154,7 @@ def test_the_patch_size_is_known_before_the_network_is_built(name: str) -> None:
     assert on_meta(name=name, layer=1).network.timm.patch_embed.patch_size == (patch, patch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "features"), [("dinov2-b14", 448, 448), ("dinov3-b16", 512, 512), ("pe-core-l14", 448, 336)]
 )
@@ -204,6 +206,7 @@ class Stem(nn.Module):
 TRAINED = {"layer": 2, "resize": "features", "frozen": False, "zero_init": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -84,6 +84,7 @@ def test_every_weight_gets_a_gradient_but_tables_and_those_declared_unused(varia
     assert {name for name, weight in model.named_parameters() if not weight.requires_grad} == tables
 
 
+@pytest.mark.slow
 def test_all_counters_agree_to_the_flop_without_a_value(variant):
     cls, own = VARIANTS[variant]
     config = cls.config_class(**{**SMALL, **own})
@@ -95,6 +96,7 @@ def test_all_counters_agree_to_the_flop_without_a_value(variant):
     assert model.flops(batch) == 3 * report.forward_per_sample == model.encode_flops(batch) + model.decode_flops(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mae", "crossmae default"])
 def test_compiles_in_one_piece(name):
     model = build(name)
